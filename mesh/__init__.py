@@ -1,0 +1,1 @@
+"""What every process stands on: configuration, servers, clients, databases, time. No business words inside."""

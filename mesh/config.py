@@ -1,0 +1,76 @@
+"""Configuration comes from the environment, is checked once at the start and never changes.
+
+Every process has one frozen settings class in its `config.py`. A wrong environment is told completely (one line per
+variable: its name, what is wrong, never its value) and ends the process with status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal, TypeVar
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Settings = TypeVar("Settings", bound="ProcessSettings")
+
+ENV_PREFIX = "TOLLWAY_"
+KEY_BYTES = 32
+
+
+class ProcessSettings(BaseSettings):
+    """What every process needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    environment: Literal["local", "production"] = "local"
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    process_secret: SecretStr
+    auth_address: str = "127.0.0.1:50051"
+    ratelimit_address: str = "127.0.0.1:50052"
+    metering_address: str = "127.0.0.1:50053"
+    billing_address: str = "127.0.0.1:50054"
+    notification_address: str = "127.0.0.1:50055"
+    otlp_endpoint: str | None = None
+
+
+def load(settings_class: type[Settings]) -> Settings:
+    """Read settings from the environment, or say on stderr what is wrong with it and exit with status 2."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ENV_PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201 - logging is not configured yet
+        raise SystemExit(2) from None
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """Split `host:port`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def versioned_keys(text: str) -> dict[int, bytes]:
+    """Read keys of the form `1:<64 hex>,2:<64 hex>`; the highest version is the one for new work.
+
+    Raises:
+        ValueError: A part has another form, or a version comes twice.
+    """
+    keys: dict[int, bytes] = {}
+    for part in text.split(","):
+        version, separator, value = part.strip().partition(":")
+        if not separator or not version.isdecimal():
+            raise ValueError("keys have the form version:hex, separated by commas")
+        key = bytes.fromhex(value)
+        if len(key) != KEY_BYTES or int(version) in keys:
+            raise ValueError(f"key {version} must be {KEY_BYTES} bytes in hex and stand there once")
+        keys[int(version)] = key
+    return keys
