@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import structlog
 
 from mesh.errors import Unavailable
-
-if TYPE_CHECKING:
-    Pool = asyncpg.Pool[asyncpg.Record]
 
 POOL_SIZE_MIN: Final = 1
 POOL_SIZE_MAX: Final = 25
@@ -35,9 +32,10 @@ SLOW_STATEMENT_SECONDS: Final = 0.5
 
 _SET_TENANT: Final = "SELECT set_config('tollway.organization_id', $1, true)"
 
-type_Connection = Any
-Connection = Any
+Connection: TypeAlias = Any
 """An asyncpg connection inside a transaction; asyncpg is untyped."""
+Pool: TypeAlias = Any
+"""An asyncpg pool."""
 
 log = structlog.get_logger()
 
@@ -120,7 +118,7 @@ class Database:
 
     async def listen(
         self, channel: str, callback: Callable[[str], None], on_lost: Callable[[], None] | None = None
-    ) -> Callable[[], Any]:
+    ) -> Callable[[], Awaitable[None]]:
         """Call `callback` with the payload of every NOTIFY on a channel, over a connection of its own.
 
         Args:
@@ -133,12 +131,17 @@ class Database:
         """
         connection = await asyncpg.connect(self.system_dsn, command_timeout=COMMAND_TIMEOUT_SECONDS)
         await connection.add_listener(channel, lambda _connection, _pid, _channel, payload: callback(payload))
-        if on_lost is not None:
-            connection.add_termination_listener(lambda _connection: on_lost())
+        stopping = False
+
+        def ended(_connection: Connection) -> None:
+            if on_lost is not None and not stopping:
+                on_lost()
+
+        connection.add_termination_listener(ended)
 
         async def stop() -> None:
-            if on_lost is not None:
-                connection._termination_listeners.clear() if hasattr(connection, "_termination_listeners") else None
+            nonlocal stopping
+            stopping = True
             await connection.close()
 
         return stop

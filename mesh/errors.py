@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import grpc
 import grpc.aio
@@ -216,6 +216,6 @@ def from_grpc(error: grpc.aio.AioRpcError) -> ReceivedError:
 
 
 def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
-    trailing = error.trailing_metadata()
+    trailing: Any = error.trailing_metadata()
     value = trailing.get(STATUS_METADATA_KEY) if trailing else None
     return status_pb2.Status.FromString(value) if isinstance(value, bytes) else None
