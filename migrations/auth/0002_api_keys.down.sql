@@ -1,0 +1,4 @@
+DROP TRIGGER organizations_notify_state ON organizations;
+DROP TABLE api_keys;
+DROP FUNCTION notify_organization_change();
+DROP FUNCTION notify_key_change();
