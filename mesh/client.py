@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import grpc.aio
@@ -85,27 +85,27 @@ class Clients:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     @cached_property
-    def auth(self) -> auth_service_pb2_grpc.AuthServiceStub:
+    def auth(self) -> auth_service_pb2_grpc.AuthServiceAsyncStub:
         """Stub of the auth service."""
         return auth_service_pb2_grpc.AuthServiceStub(self.channel("auth"))
 
     @cached_property
-    def ratelimit(self) -> ratelimit_service_pb2_grpc.RateLimitServiceStub:
+    def ratelimit(self) -> ratelimit_service_pb2_grpc.RateLimitServiceAsyncStub:
         """Stub of the limiter."""
         return ratelimit_service_pb2_grpc.RateLimitServiceStub(self.channel("ratelimit"))
 
     @cached_property
-    def metering(self) -> metering_service_pb2_grpc.MeteringServiceStub:
+    def metering(self) -> metering_service_pb2_grpc.MeteringServiceAsyncStub:
         """Stub of the metering service."""
         return metering_service_pb2_grpc.MeteringServiceStub(self.channel("metering"))
 
     @cached_property
-    def billing(self) -> billing_service_pb2_grpc.BillingServiceStub:
+    def billing(self) -> billing_service_pb2_grpc.BillingServiceAsyncStub:
         """Stub of the billing service."""
         return billing_service_pb2_grpc.BillingServiceStub(self.channel("billing"))
 
     @cached_property
-    def notification(self) -> notification_service_pb2_grpc.NotificationServiceStub:
+    def notification(self) -> notification_service_pb2_grpc.NotificationServiceAsyncStub:
         """Stub of the notification service."""
         return notification_service_pb2_grpc.NotificationServiceStub(self.channel("notification"))
 
@@ -148,7 +148,7 @@ class Clients:
     async def close(self) -> None:
         """Close every channel."""
         for channel in self._channels.values():
-            await channel.close()
+            await channel.close(None)
 
 
 def service_account_principal(answer: auth_service_pb2.ResolveServiceAccountResponse, token: str) -> Principal | None:
@@ -191,7 +191,7 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),
     )
-    return grpc.aio.insecure_channel(address, options=options, interceptors=[_Attach(metadata)])
+    return grpc.aio.insecure_channel(address, options=options, interceptors=[cast(Any, _Attach(metadata))])
 
 
 def service_config(service: ServiceDescriptor) -> dict[str, Any]:

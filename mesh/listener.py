@@ -88,7 +88,7 @@ async def _reason(check: Check) -> str:
         await asyncio.wait_for(check(), CHECK_TIMEOUT_SECONDS)
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_SECONDS} s"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a check raises is its reason
         log.warning("health_check_failed", detail=repr(error))
         return type(error).__name__
     return ""

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 class Server:
     """A running server. Use `start`."""
 
-    def __init__(self, server: grpc.aio.Server, port: int, servicer: health.aio.HealthServicer) -> None:
+    def __init__(self, server: grpc.aio.Server, port: int, servicer: _Health) -> None:
         self.port = port
         self._server = server
         self._health = servicer
@@ -90,7 +90,7 @@ class Server:
         await self._server.stop(grace_seconds)
 
 
-class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the package ships no types
+class _Health(health.aio.HealthServicer):  # type: ignore[name-defined, misc]  # the package ships no types
     """Health by asking: `""` and each service need all checks, `<name>` the one check."""
 
     def __init__(self, checks: dict[str, Check], services: list[str]) -> None:
