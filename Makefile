@@ -1,0 +1,86 @@
+# Tollway. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+WORKERS ?= 2
+
+##@ Run
+run: setup ## Start the whole stack with live traffic (Ctrl-C stops it). ARGS="--kafka --reset …"
+	@$(BIN)/python -m cli up $(ARGS)
+
+dev: setup ## As run, and restart what you change
+	@$(BIN)/python -m cli dev $(ARGS)
+
+setup: $(STAMP) ## Make the virtual environment with the pinned dependencies
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tollway needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "The venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing the pinned dependencies into $(VENV) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+##@ Test
+test: setup ## Everything that needs only Python and wheels, with the coverage gate
+	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) \
+		--cov --cov-report=term:skip-covered --cov-fail-under=80 $(ARGS)
+	@$(BIN)/python -m pytest tests/integration tests/e2e -n $(WORKERS) --dist loadgroup -m "not full" $(ARGS)
+
+test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest tests -m full $(ARGS)
+
+chaos: setup ## Kill, hang and cut at length, then count (minutes)
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+##@ Check
+check: setup proto-check lint types imports unit ## Generated code, lint, types, import rules, unit tests
+
+proto-check: setup
+	@$(BIN)/python proto/generate.py --check
+	@image=$$(mktemp --suffix=.binpb) && $(BIN)/python proto/generate.py --image $$image \
+		&& $(BIN)/buf lint $$image --config buf.yaml; status=$$?; rm -f $$image; exit $$status
+
+lint: setup
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format --check -q . || { echo "Run make format"; exit 1; }
+
+types: setup
+	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py
+
+imports: setup
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
+
+unit: setup
+	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) $(ARGS)
+
+##@ Generate
+proto: setup ## Generate gen/python from the protos
+	@$(BIN)/python proto/generate.py
+
+format: setup ## Format the code
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+lock: setup ## Pin the dependencies anew
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --extra local --extra dev --upgrade pyproject.toml -o requirements.lock
+
+##@ Measure
+bench: bench-edge ## Every benchmark
+
+bench-edge: setup ## Our edge and nginx on the same upstream and cores. DURATION= RUNS=
+	@$(BIN)/python -m bench.edge $(ARGS)
+
+clean: ## Remove the virtual environment and local data
+	rm -rf $(VENV) var
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
