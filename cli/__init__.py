@@ -1,0 +1,1 @@
+"""The `tollway` command: the local stack, migrations, seeds and a look at what runs."""

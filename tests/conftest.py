@@ -1,0 +1,41 @@
+"""Fixtures that every test may ask for. A server that cannot be had fails the test; nothing is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis as redis_client
+
+from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
+from tests.support.redis import running_redis
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestPostgres]:
+    """The test process's PostgreSQL, with the migrated template database."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+async def database(postgres: TestPostgres) -> AsyncIterator[TestDatabase]:
+    """A fresh, migrated database; `.dsn("owner" | "admin" | "<service>" | "<service>_system")`."""
+    clone = await postgres.clone()
+    yield clone
+    await postgres.drop(clone)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The test process's Redis: its URL."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis database."""
+    with redis_client.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
