@@ -45,7 +45,7 @@ SERVICE_DESCRIPTORS: Final[dict[str, ServiceDescriptor]] = {
 }
 
 
-class _Attach(grpc.aio.UnaryUnaryClientInterceptor[Any, Any]):
+class _Attach(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """Adds credentials, request id and trace to a unary call, unless the caller gave its own."""
 
     def __init__(self, metadata: Callable[[], list[tuple[str, str]]]) -> None:

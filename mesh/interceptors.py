@@ -39,7 +39,7 @@ class DependencyUnavailable(Unavailable):
     """Something that this needs is away; try again."""
 
 
-class GuardInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """Wraps every handler of a server.
 
     Args:

@@ -1,0 +1,217 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from tollway.auth.v1 import auth_service_pb2 as auth
+from tollway.options.v1 import access_pb2
+
+from mesh import access
+from mesh.access import Principal, PrincipalKind
+from mesh.client import SERVICE_DESCRIPTORS, service_config
+from mesh.clock import ManualClock
+from mesh.errors import InvalidFields, Unavailable
+from mesh.ids import SequenceIds
+from mesh.tokens import PROCESS_TOKEN_SECONDS, SESSION_SECONDS, ProcessTokens, SessionSigner
+
+OWN, OTHER = UUID(int=1), UUID(int=2)
+RULES = access.AccessRules(SERVICE_DESCRIPTORS.values())
+LIST_KEYS = RULES.find("/tollway.auth.v1.AuthService/ListApiKeys")
+SECRET = "5" * 64
+
+
+def person(role=access_pb2.ROLE_MEMBER, organization_id=OWN, platform_roles=()):
+    return Principal(
+        kind=PrincipalKind.PERSON,
+        subject="someone",
+        organization_id=organization_id,
+        role=role,
+        platform_roles=platform_roles,
+    )
+
+
+def test_every_rpc_of_the_contract_has_a_rule():
+    for service in SERVICE_DESCRIPTORS.values():
+        for method in service.methods:
+            assert RULES.find(f"/{service.full_name}/{method.name}").callers
+
+
+def test_an_rpc_without_access_option_is_refused_by_name():
+    file = descriptor_pb2.FileDescriptorProto(name="bare.proto", package="bare", syntax="proto3")
+    file.message_type.add(name="Nothing")
+    method = file.service.add(name="Bare").method.add(name="Call")
+    method.input_type = method.output_type = ".bare.Nothing"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    with pytest.raises(access.RuleMissing, match=r"bare\.Bare\.Call has no"):
+        access.AccessRules([pool.FindServiceByName("bare.Bare")])
+
+
+def test_own_tenant_with_the_role_passes():
+    access.authorize(LIST_KEYS, person(), auth.ListApiKeysRequest(organization_id=str(OWN)))
+
+
+def test_another_tenant_is_not_found():
+    with pytest.raises(access.OrganizationNotFound):
+        access.authorize(LIST_KEYS, person(access_pb2.ROLE_OWNER), auth.ListApiKeysRequest(organization_id=str(OTHER)))
+
+
+def test_a_missing_role_in_the_own_tenant_is_denied_and_names_the_permission():
+    rule = RULES.find("/tollway.billing.v1.BillingService/PreviewInvoice")
+    with pytest.raises(access.RoleInsufficient) as refused:
+        access.authorize(rule, person(), auth.ListApiKeysRequest(organization_id=str(OWN)))
+    assert refused.value.metadata == {"permission": "BILLING_READ"}
+
+
+def test_support_reads_every_tenant_and_writes_none():
+    support = person(organization_id=OTHER, platform_roles=(access_pb2.PLATFORM_ROLE_SUPPORT,))
+    access.authorize(LIST_KEYS, support, auth.ListApiKeysRequest(organization_id=str(OWN)))
+    create = RULES.find("/tollway.auth.v1.AuthService/CreateApiKey")
+    with pytest.raises(access.OrganizationNotFound):
+        access.authorize(create, support, auth.CreateApiKeyRequest(organization_id=str(OWN)))
+
+
+def test_nobody_is_unauthenticated_and_a_wrong_id_is_named():
+    with pytest.raises(access.CredentialsMissing):
+        access.authorize(LIST_KEYS, access.ANYONE, auth.ListApiKeysRequest(organization_id=str(OWN)))
+    with pytest.raises(InvalidFields) as refused:
+        access.authorize(LIST_KEYS, person(), auth.ListApiKeysRequest(organization_id="7"))
+    assert refused.value.violations[0].field == "organization_id"
+
+
+def test_only_the_named_process_may_call():
+    rule = RULES.find("/tollway.metering.v1.MeteringService/Ingest")
+    access.authorize(rule, Principal(kind=PrincipalKind.PROCESS, subject="edge_proxy"), None)
+    for caller in (Principal(kind=PrincipalKind.PROCESS, subject="billing"), person(access_pb2.ROLE_OWNER)):
+        with pytest.raises(access.CallerNotAllowed):
+            access.authorize(rule, caller, None)
+
+
+def test_health_needs_no_rule():
+    assert RULES.find("/grpc.health.v1.Health/Check") is None
+
+
+class Auth:
+    """What a verifier asks `auth` for."""
+
+    def __init__(self, clock):
+        self.signer = SessionSigner(seed=bytes(32), clock=clock, ids=SequenceIds())
+        self.jwks_calls = 0
+        self.resolve_calls = 0
+        self.accounts = {}
+
+    async def fetch_jwks(self):
+        self.jwks_calls += 1
+        return self.signer.jwks_json()
+
+    async def resolve(self, token):
+        self.resolve_calls += 1
+        return self.accounts.get(token)
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(datetime.now(UTC))
+
+
+@pytest.fixture
+def auth_side(clock):
+    return Auth(clock)
+
+
+@pytest.fixture
+def verifier(clock, auth_side):
+    return access.Verifier(
+        process_secret=SECRET, fetch_jwks=auth_side.fetch_jwks, resolve_service_account=auth_side.resolve, clock=clock
+    )
+
+
+async def test_a_session_token_becomes_its_person(verifier, auth_side):
+    token, expire_time = auth_side.signer.issue(
+        person_id=UUID(int=9), organization_id=OWN, role="admin", platform_roles=["support"]
+    )
+    principal = await verifier.principal(f"Bearer {token}")
+    assert (principal.subject, principal.organization_id) == (str(UUID(int=9)), OWN)
+    assert principal.role == access_pb2.ROLE_ADMIN
+    assert principal.platform_roles == (access_pb2.PLATFORM_ROLE_SUPPORT,)
+    assert 0 < (expire_time - datetime.now(UTC)).total_seconds() <= SESSION_SECONDS
+    await verifier.principal(f"Bearer {token}")
+    assert auth_side.jwks_calls == 1
+
+
+async def test_a_token_of_another_signer_is_refused_and_does_not_flood_auth(verifier, auth_side, clock):
+    stranger = SessionSigner(seed=b"\1" * 32, clock=clock, ids=SequenceIds())
+    token, _ = stranger.issue(person_id=OWN, organization_id=OWN, role="owner")
+    for _ in range(5):
+        with pytest.raises(access.CredentialsInvalid):
+            await verifier.principal(f"Bearer {token}")
+    assert auth_side.jwks_calls == 1
+
+
+async def test_an_expired_session_is_refused(verifier):
+    past = ManualClock(datetime(2020, 1, 1, tzinfo=UTC))
+    token, _ = SessionSigner(seed=bytes(32), clock=past, ids=SequenceIds()).issue(
+        person_id=OWN, organization_id=OWN, role="owner"
+    )
+    with pytest.raises(access.CredentialsInvalid):
+        await verifier.principal(f"Bearer {token}")
+
+
+async def test_a_process_token_names_its_process_and_is_made_anew_in_time(verifier, clock):
+    tokens = ProcessTokens(secret=SECRET, process="billing", clock=clock)
+    first = tokens.bearer()
+    principal = await verifier.principal(first)
+    assert (principal.kind, principal.subject) == (PrincipalKind.PROCESS, "billing")
+    assert tokens.bearer() == first
+    clock.advance(PROCESS_TOKEN_SECONDS)
+    assert tokens.bearer() != first
+
+
+async def test_a_process_token_under_another_secret_is_refused(verifier, clock):
+    forged = ProcessTokens(secret="6" * 64, process="billing", clock=clock).bearer()
+    with pytest.raises(access.CredentialsInvalid):
+        await verifier.principal(forged)
+
+
+async def test_a_service_account_is_asked_for_once_a_second(verifier, auth_side, clock):
+    auth_side.accounts["tw_sa_1"] = person()
+    for _ in range(3):
+        assert await verifier.principal("Bearer tw_sa_1") == person()
+    assert auth_side.resolve_calls == 1
+    del auth_side.accounts["tw_sa_1"]
+    clock.advance(access.SERVICE_ACCOUNT_CACHE_SECONDS)
+    with pytest.raises(access.CredentialsInvalid):
+        await verifier.principal("Bearer tw_sa_1")
+
+
+@pytest.mark.parametrize("authorization", ["Basic abc", "Bearer ", "Bearer x.y.z", "nonsense"])
+async def test_other_credentials_are_refused(verifier, authorization):
+    with pytest.raises(access.CredentialsInvalid):
+        await verifier.principal(authorization)
+
+
+async def test_no_credentials_are_anyone(verifier):
+    assert await verifier.principal(None) is access.ANYONE
+
+
+async def test_auth_away_is_unavailable_not_refused(clock):
+    async def away(*_):
+        raise Unavailable
+
+    verifier = access.Verifier(process_secret=SECRET, fetch_jwks=away, resolve_service_account=away, clock=clock)
+    token, _ = SessionSigner(seed=bytes(32), clock=clock, ids=SequenceIds()).issue(
+        person_id=OWN, organization_id=OWN, role="owner"
+    )
+    for authorization in (f"Bearer {token}", "Bearer tw_sa_1"):
+        with pytest.raises(access.VerifierUnavailable):
+            await verifier.principal(authorization)
+
+
+def test_only_idempotent_unary_rpcs_are_retried_and_streams_have_no_deadline():
+    methods = {
+        entry["name"][0]["method"]: entry for entry in service_config(SERVICE_DESCRIPTORS["auth"])["methodConfig"]
+    }
+    assert "retryPolicy" in methods["GetJwks"]
+    assert "retryPolicy" not in methods["CreateSession"]
+    assert methods["CreateSession"]["timeout"] == "5.0s"
+    assert "timeout" not in methods["WatchKeys"]
