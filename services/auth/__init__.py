@@ -1,0 +1,1 @@
+"""Who is who: organizations, people, sessions, service accounts, API keys and the audit log."""

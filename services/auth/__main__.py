@@ -1,0 +1,101 @@
+"""Starts the auth service: `python -m services.auth --role api,worker`."""
+
+from __future__ import annotations
+
+import argparse
+
+from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+
+from mesh.access import Principal, Verifier
+from mesh.client import service_account_principal
+from mesh.clock import SystemClock
+from mesh.config import load, versioned_keys
+from mesh.db import Database
+from mesh.ids import RandomIds
+from mesh.listener import HealthListener
+from mesh.process import ProcessContext, run
+from mesh.server import Server
+from mesh.tokens import SessionSigner
+from services.auth import convert
+from services.auth.config import AuthSettings
+from services.auth.key_changes import KeyChanges
+from services.auth.rpc import AuthHandler
+from services.auth.service import Accounts
+from services.auth.sessions import Sessions
+
+NAME = "auth"
+ROLES = ("api", "worker")
+DESCRIPTOR = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
+
+
+def main() -> None:
+    """Read the command line and the environment, then serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="services.auth")
+    parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
+    roles = set(parser.parse_args().role.split(",")) & set(ROLES)
+    settings = load(AuthSettings)
+
+    async def serve(context: ProcessContext) -> None:
+        await _serve(context, settings, roles)
+
+    run(NAME, settings, serve)
+
+
+async def _serve(context: ProcessContext, settings: AuthSettings, roles: set[str]) -> None:
+    read_dsn = settings.auth_read_dsn
+    db = await Database.connect(
+        tenant_dsn=settings.auth_dsn.get_secret_value(),
+        system_dsn=settings.auth_system_dsn.get_secret_value(),
+        read_dsn=read_dsn.get_secret_value() if read_dsn else None,
+        name=NAME,
+    )
+    health = HealthListener(required={"postgres": db.ping})
+    await health.start(settings.auth_metrics_listen)
+    server = await _serve_api(context, settings, db) if "api" in roles else None
+    await context.stopping.wait()
+    if server is not None:
+        await server.stop()
+    await health.stop()
+    await db.close()
+
+
+async def _serve_api(context: ProcessContext, settings: AuthSettings, db: Database) -> Server:
+    clock, ids = SystemClock(), RandomIds()
+    peppers = versioned_keys(settings.key_peppers.get_secret_value())
+    accounts = Accounts(db=db, peppers=peppers, clock=clock, ids=ids)
+    signer = SessionSigner(seed=bytes.fromhex(settings.signing_key.get_secret_value()), clock=clock, ids=ids)
+    sessions = Sessions(db=db, signer=signer, clock=clock, ids=ids)
+    key_changes = KeyChanges(db=db, clock=clock)
+    context.tasks.create_task(key_changes.run(context.stopping), name="key_changes")
+    handler = AuthHandler(accounts=accounts, sessions=sessions, key_changes=key_changes)
+    return await Server.start(
+        name=NAME,
+        listen=settings.auth_listen,
+        services=[(DESCRIPTOR, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
+        verifier=_verifier(settings, accounts, sessions),
+        clock=clock,
+        ids=ids,
+        checks={"postgres": db.ping},
+    )
+
+
+def _verifier(settings: AuthSettings, accounts: Accounts, sessions: Sessions) -> Verifier:
+    """Auth asks itself directly what the others ask it over the wire."""
+
+    async def fetch_jwks() -> str:
+        return sessions.jwks_json()
+
+    async def resolve(token: str) -> Principal | None:
+        answer = convert.to_service_account(await accounts.resolve_service_account(token))
+        return service_account_principal(answer, token)
+
+    return Verifier(
+        process_secret=settings.process_secret.get_secret_value(),
+        fetch_jwks=fetch_jwks,
+        resolve_service_account=resolve,
+        clock=SystemClock(),
+    )
+
+
+if __name__ == "__main__":
+    main()

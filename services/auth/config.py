@@ -1,0 +1,37 @@
+"""What the auth service is told by its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, SecretStr
+
+from mesh.config import KEY_BYTES, ProcessSettings, versioned_keys
+
+
+def _check_versioned_keys(value: SecretStr) -> SecretStr:
+    versioned_keys(value.get_secret_value())
+    return value
+
+
+def _check_seed(value: SecretStr) -> SecretStr:
+    if len(bytes.fromhex(value.get_secret_value())) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in hex")
+    return value
+
+
+VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+Seed = Annotated[SecretStr, AfterValidator(_check_seed)]
+
+
+class AuthSettings(ProcessSettings):
+    """Where auth listens, its databases and its secrets."""
+
+    auth_listen: str = "127.0.0.1:50051"
+    auth_metrics_listen: str = "127.0.0.1:9101"
+    auth_dsn: SecretStr
+    auth_system_dsn: SecretStr
+    auth_read_dsn: SecretStr | None = None
+    key_peppers: VersionedKeys
+    data_keys: VersionedKeys
+    signing_key: Seed

@@ -1,0 +1,33 @@
+"""Why auth refuses: one class per reason."""
+
+from __future__ import annotations
+
+from mesh.errors import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable
+
+
+class SignInRefused(Unauthenticated):
+    """The e-mail address or the password is wrong."""
+
+
+class SignInThrottled(ResourceExhausted):
+    """Too many failed attempts to sign in; try again later."""
+
+
+class MembershipMissing(FailedPrecondition):
+    """You are not a member of any organization."""
+
+
+class OrganizationNotFound(NotFound):
+    """There is no such organization."""
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
+
+
+class ApiKeyNotOwn(PermissionDenied):
+    """Members may revoke only the API keys that they created."""
+
+
+class KeyWatchUnavailable(Unavailable):
+    """Key changes cannot be watched right now; connect again and start with a new snapshot."""

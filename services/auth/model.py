@@ -1,0 +1,153 @@
+"""What auth knows, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+
+class OrganizationState(Enum):
+    """Whether an organization's requests are served."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class Role(Enum):
+    """What a member may do in an organization."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+class KeyMode(Enum):
+    """Whether a key's requests are billed."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
+class KeyState(Enum):
+    """Whether a key is accepted, expiry apart."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+    ORGANIZATION_SUSPENDED = "organization_suspended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization:
+    """A tenant and paying customer."""
+
+    organization_id: UUID
+    name: str
+    state: OrganizationState
+    external_id: str
+    contact_email: str
+    billing_email: str
+    currency_code: str
+    time_zone: str
+    metadata: Mapping[str, str]
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """An API key without its secret."""
+
+    api_key_id: UUID
+    organization_id: UUID
+    name: str
+    hint: str
+    mode: KeyMode
+    scopes: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    external_subject: str
+    creator_id: UUID
+    create_time: datetime
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """What a caller wants an API key to be; checked by `convert`."""
+
+    organization_id: UUID
+    name: str
+    mode: KeyMode
+    scopes: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    external_subject: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGrant:
+    """What an edge has to know about a key."""
+
+    digest: bytes
+    api_key_id: UUID
+    organization_id: UUID
+    mode: KeyMode
+    state: KeyState
+    scopes: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    external_subject: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A person who may sign in; without a hash they cannot."""
+
+    person_id: UUID
+    email: str
+    password_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """A person's role in an organization."""
+
+    organization_id: UUID
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A signed session token and what it says."""
+
+    access_token: str = field(repr=False)
+    expire_time: datetime
+    organization_id: UUID
+    person_id: UUID
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccount:
+    """A member that is not a person."""
+
+    service_account_id: UUID
+    organization_id: UUID
+    role: Role
+    platform_role: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One line of the audit log."""
+
+    audit_entry_id: UUID
+    organization_id: UUID
+    actor: str
+    action: str
+    resource: str
+    details: Mapping[str, Any]
+    create_time: datetime

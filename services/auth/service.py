@@ -1,0 +1,76 @@
+"""Rules and transactions of API keys, organizations, service accounts and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from contract import key_format
+from mesh.clock import Clock
+from mesh.db import Database
+from mesh.ids import IdSource
+from services.auth import store
+from services.auth.errors import OrganizationNotFound
+from services.auth.model import AuditEntry, KeyGrant, Organization, ServiceAccount
+
+SERVICE_ACCOUNT_TOKEN_LENGTH_MAX: Final = 200
+
+
+class Accounts:
+    """Answers who an organization, a key or a service account is.
+
+    Args:
+        db: Auth's tables.
+        peppers: Peppers of key digests by version.
+        clock: Time.
+        ids: New ids.
+    """
+
+    def __init__(self, *, db: Database, peppers: Mapping[int, bytes], clock: Clock, ids: IdSource) -> None:
+        self._db = db
+        self._peppers = dict(peppers)
+        self._clock = clock
+        self._ids = ids
+
+    async def resolve_keys(self, digests: Sequence[bytes]) -> list[KeyGrant]:
+        """Return the grants of the digests that are known and note that these keys are in use."""
+        async with self._db.system() as tx:
+            grants = await store.find_grants(tx, digests)
+            if grants:
+                await store.touch_keys(tx, [grant.digest for grant in grants], self._clock.now())
+        return grants
+
+    async def get_organization(self, organization_id: UUID) -> Organization:
+        """Return an organization.
+
+        Raises:
+            OrganizationNotFound: There is none.
+        """
+        async with self._db.read(organization_id) as tx:
+            organization = await store.find_organization(tx, organization_id)
+        if organization is None:
+            raise OrganizationNotFound
+        return organization
+
+    async def resolve_service_account(self, token: str) -> ServiceAccount | None:
+        """Return who holds a token, or None where nobody does or it is no longer valid."""
+        if len(token) > SERVICE_ACCOUNT_TOKEN_LENGTH_MAX or not token.isascii():
+            return None
+        digests = [key_format.digest(token, pepper) for pepper in self._peppers.values()]
+        async with self._db.system() as tx:
+            return await store.find_service_account(tx, digests, self._clock.now())
+
+    async def append_audit_entries(self, entries: Sequence[AuditEntry]) -> int:
+        """Append entries of other services and return how many were new."""
+        async with self._db.system() as tx:
+            # In id order, so that two senders of the same entries cannot wait for each other.
+            ordered = sorted(entries, key=lambda entry: (entry.organization_id, entry.audit_entry_id))
+            return sum([await store.append_audit_entry(tx, entry) for entry in ordered])
+
+    async def list_audit_entries(
+        self, organization_id: UUID, *, before_id: UUID | None, limit: int
+    ) -> list[AuditEntry]:
+        """Return an organization's audit log, newest first."""
+        async with self._db.read(organization_id) as tx:
+            return await store.list_audit_entries(tx, organization_id, before_id=before_id, limit=limit)

@@ -1,0 +1,115 @@
+"""Signing in: from an address and a password to a signed token for one organization."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from mesh.clock import Clock
+from mesh.db import Database
+from mesh.ids import IdSource
+from mesh.tokens import SessionSigner
+from services.auth import store
+from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInRefused, SignInThrottled
+from services.auth.model import AuditEntry, Membership, Person, Session
+from services.auth.passwords import Passwords
+from services.auth.throttle import FAILURES_PER_ACCOUNT_MAX, FAILURES_PER_ADDRESS_MAX, FailureBudget
+
+
+class Sessions:
+    """Signs people in.
+
+    Args:
+        db: People and memberships.
+        signer: Signs tokens.
+        clock: Time for audit entries and throttles.
+        ids: Ids of audit entries.
+    """
+
+    def __init__(self, *, db: Database, signer: SessionSigner, clock: Clock, ids: IdSource) -> None:
+        self._db = db
+        self._signer = signer
+        self._clock = clock
+        self._ids = ids
+        self._passwords = Passwords()
+        self._accounts = FailureBudget(failures_max=FAILURES_PER_ACCOUNT_MAX, clock=clock)
+        self._addresses = FailureBudget(failures_max=FAILURES_PER_ADDRESS_MAX, clock=clock)
+
+    def jwks_json(self) -> str:
+        """Return the public keys that sessions are verified with."""
+        return self._signer.jwks_json()
+
+    async def create(self, *, email: str, password: str, organization_id: UUID | None, address: str) -> Session:
+        """Sign a person in to one organization.
+
+        Args:
+            email: As typed; letter case does not matter.
+            password: As typed.
+            organization_id: Which organization; None means the first that the person joined.
+            address: Where the attempt comes from.
+
+        Raises:
+            SignInThrottled: This account or address has failed too often.
+            SignInRefused: Address or password is wrong.
+            OrganizationNotFound: The person is not a member of that organization.
+            MembershipMissing: The person is not a member of any.
+        """
+        email = email.strip().lower()
+        self._check_budgets(email, address)
+        async with self._db.system() as tx:
+            person = await store.find_person(tx, email)
+        # No transaction is open here: a hash takes longer than all statements of a sign-in together.
+        fits = await self._passwords.verify(person.password_hash if person else None, password)
+        if person is None or person.password_hash is None or not fits:
+            self._accounts.spend(email)
+            self._addresses.spend(address)
+            raise SignInRefused
+        new_hash = await self._passwords.rehash(person.password_hash, password)
+        return await self._open(person, organization_id, new_hash)
+
+    def _check_budgets(self, email: str, address: str) -> None:
+        wait_seconds = max(self._accounts.wait_seconds(email), self._addresses.wait_seconds(address))
+        if wait_seconds > 0:
+            raise SignInThrottled(retry_after_seconds=wait_seconds)
+
+    async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> Session:
+        async with self._db.system() as tx:
+            membership = _choose(await store.list_memberships(tx, person.person_id), organization_id)
+            platform_roles = await store.list_platform_roles(tx, person.person_id)
+            if new_hash is not None:
+                await store.replace_password_hash(tx, person, new_hash)
+            access_token, expire_time = self._signer.issue(
+                person_id=person.person_id,
+                organization_id=membership.organization_id,
+                role=membership.role.value,
+                platform_roles=[role.removeprefix("platform_") for role in platform_roles],
+            )
+            await store.append_audit_entry(tx, self._audit_entry(person, membership))
+        return Session(
+            access_token=access_token,
+            expire_time=expire_time,
+            organization_id=membership.organization_id,
+            person_id=person.person_id,
+            role=membership.role,
+        )
+
+    def _audit_entry(self, person: Person, membership: Membership) -> AuditEntry:
+        return AuditEntry(
+            audit_entry_id=self._ids.uuid7(),
+            organization_id=membership.organization_id,
+            actor=str(person.person_id),
+            action="session.create",
+            resource=f"person/{person.person_id}",
+            details={},
+            create_time=self._clock.now(),
+        )
+
+
+def _choose(memberships: list[Membership], organization_id: UUID | None) -> Membership:
+    if not memberships:
+        raise MembershipMissing
+    if organization_id is None:
+        return memberships[0]
+    for membership in memberships:
+        if membership.organization_id == organization_id:
+            return membership
+    raise OrganizationNotFound

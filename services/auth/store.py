@@ -1,0 +1,200 @@
+"""Reads and writes auth's tables. Every method runs inside the transaction that it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from mesh.db import Connection
+from mesh.sql import load
+from services.auth.model import (
+    ApiKey,
+    AuditEntry,
+    KeyGrant,
+    KeyMode,
+    KeyState,
+    Membership,
+    Organization,
+    OrganizationState,
+    Person,
+    Role,
+    ServiceAccount,
+)
+
+QUERIES: Final = load(__package__)
+
+
+async def find_grants(tx: Connection, digests: Sequence[bytes]) -> list[KeyGrant]:
+    """Return the grants of the digests that are known."""
+    return _grants(await tx.fetch(QUERIES["select_grants_by_digest"], digests))
+
+
+async def find_changed_grants(tx: Connection, keys: Sequence[tuple[UUID, UUID]]) -> list[KeyGrant]:
+    """Return the grants of keys named by (organization, key)."""
+    organization_ids, api_key_ids = [key[0] for key in keys], [key[1] for key in keys]
+    return _grants(await tx.fetch(QUERIES["select_grants_by_key"], organization_ids, api_key_ids))
+
+
+async def find_organizations_grants(tx: Connection, organization_ids: Sequence[UUID]) -> list[KeyGrant]:
+    """Return the grants of all keys of some organizations that are not revoked."""
+    return _grants(await tx.fetch(QUERIES["select_grants_by_organization"], organization_ids))
+
+
+async def take_snapshot(tx: Connection, *, keys_max: int, now: datetime) -> list[KeyGrant]:
+    """Return the keys that can serve a request, most recently used first."""
+    return _grants(await tx.fetch(QUERIES["select_snapshot"], keys_max, now))
+
+
+async def touch_keys(tx: Connection, digests: Sequence[bytes], now: datetime) -> None:
+    """Note that keys are in use."""
+    await tx.execute(QUERIES["touch_keys"], digests, now)
+
+
+async def insert_api_key(tx: Connection, api_key: ApiKey, *, digest: bytes, pepper_version: int) -> None:
+    """Store a new key."""
+    await tx.execute(
+        QUERIES["insert_api_key"],
+        api_key.organization_id,
+        api_key.api_key_id,
+        digest,
+        pepper_version,
+        api_key.name,
+        api_key.hint,
+        api_key.mode.value,
+        list(api_key.scopes),
+        list(api_key.allowed_ips),
+        api_key.external_subject,
+        api_key.creator_id,
+        api_key.create_time,
+        api_key.expire_time,
+    )
+
+
+async def lock_api_key(tx: Connection, organization_id: UUID, api_key_id: UUID) -> ApiKey | None:
+    """Return a key and keep others from changing it until the transaction ends."""
+    row = await tx.fetchrow(QUERIES["select_api_key_for_update"], organization_id, api_key_id)
+    return _api_key(row) if row else None
+
+
+async def revoke_api_key(tx: Connection, organization_id: UUID, api_key_id: UUID, revoke_time: datetime) -> None:
+    """Note when a key was revoked."""
+    await tx.execute(QUERIES["revoke_api_key"], organization_id, api_key_id, revoke_time)
+
+
+async def list_api_keys(tx: Connection, organization_id: UUID, *, before_id: UUID | None, limit: int) -> list[ApiKey]:
+    """Return an organization's keys, newest first."""
+    rows = await tx.fetch(QUERIES["select_api_keys"], organization_id, before_id, limit)
+    return [_api_key(row) for row in rows]
+
+
+async def find_organization(tx: Connection, organization_id: UUID) -> Organization | None:
+    """Return an organization."""
+    row = await tx.fetchrow(QUERIES["select_organization"], organization_id)
+    if row is None:
+        return None
+    return Organization(
+        organization_id=row["organization_id"],
+        name=row["name"],
+        state=OrganizationState(row["state"]),
+        external_id=row["external_id"] or "",
+        contact_email=row["contact_email"],
+        billing_email=row["billing_email"],
+        currency_code=row["currency_code"],
+        time_zone=row["time_zone"],
+        metadata={key: str(value) for key, value in json.loads(row["metadata"]).items()},
+        create_time=row["create_time"],
+    )
+
+
+async def find_person(tx: Connection, email: str) -> Person | None:
+    """Return the person with an e-mail address in lower case."""
+    row = await tx.fetchrow(QUERIES["select_person_by_email"], email)
+    return Person(**row) if row else None
+
+
+async def replace_password_hash(tx: Connection, person: Person, password_hash: str) -> None:
+    """Store a password under newer parameters."""
+    await tx.execute(QUERIES["update_password_hash"], person.person_id, person.password_hash, password_hash)
+
+
+async def list_memberships(tx: Connection, person_id: UUID) -> list[Membership]:
+    """Return a person's memberships, the first joined first."""
+    rows = await tx.fetch(QUERIES["select_memberships"], person_id)
+    return [Membership(organization_id=row["organization_id"], role=Role(row["role"])) for row in rows]
+
+
+async def list_platform_roles(tx: Connection, person_id: UUID) -> list[str]:
+    """Return a person's platform roles, for example `platform_admin`."""
+    return [row["role"] for row in await tx.fetch(QUERIES["select_platform_roles"], person_id)]
+
+
+async def find_service_account(tx: Connection, digests: Sequence[bytes], now: datetime) -> ServiceAccount | None:
+    """Return the service account with one of the digests, unless it is revoked or expired."""
+    row = await tx.fetchrow(QUERIES["select_service_account"], digests, now)
+    if row is None:
+        return None
+    return ServiceAccount(
+        service_account_id=row["service_account_id"],
+        organization_id=row["organization_id"],
+        role=Role(row["role"]),
+        platform_role=row["platform_role"],
+    )
+
+
+async def append_audit_entry(tx: Connection, entry: AuditEntry) -> bool:
+    """Append an entry; False where one with its id is there already."""
+    status = await tx.execute(
+        QUERIES["insert_audit_entry"],
+        entry.organization_id,
+        entry.audit_entry_id,
+        entry.actor,
+        entry.action,
+        entry.resource,
+        json.dumps(entry.details),
+        entry.create_time,
+    )
+    return str(status).endswith(" 1")
+
+
+async def list_audit_entries(
+    tx: Connection, organization_id: UUID, *, before_id: UUID | None, limit: int
+) -> list[AuditEntry]:
+    """Return an organization's audit log, newest first."""
+    rows = await tx.fetch(QUERIES["select_audit_entries"], organization_id, before_id, limit)
+    return [AuditEntry(**{**row, "details": json.loads(row["details"])}) for row in rows]
+
+
+def _grants(rows: Sequence[Any]) -> list[KeyGrant]:
+    return [
+        KeyGrant(
+            digest=row["digest"],
+            api_key_id=row["api_key_id"],
+            organization_id=row["organization_id"],
+            mode=KeyMode(row["mode"]),
+            state=_key_state(row),
+            scopes=tuple(row["scopes"]),
+            allowed_ips=tuple(row["allowed_ips"]),
+            external_subject=row["external_subject"],
+            expire_time=row["expire_time"],
+        )
+        for row in rows
+    ]
+
+
+def _key_state(row: Any) -> KeyState:
+    if row["revoke_time"] is not None:
+        return KeyState.REVOKED
+    if OrganizationState(row["organization_state"]) is OrganizationState.SUSPENDED:
+        return KeyState.ORGANIZATION_SUSPENDED
+    return KeyState.ACTIVE
+
+
+def _api_key(row: Any) -> ApiKey:
+    values = dict(row)
+    values["mode"] = KeyMode(values["mode"])
+    values["scopes"] = tuple(values["scopes"])
+    values["allowed_ips"] = tuple(values["allowed_ips"])
+    return ApiKey(**values)
