@@ -93,7 +93,7 @@ def start_redis(*, folder: Path, port: int, log_path: Path, throwaway: bool = Fa
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent(signal.SIGTERM),
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 no thread of ours runs yet
         )
     _wait_until_ready(process, port, log_path)
     return RunningRedis(process=process, port=port)

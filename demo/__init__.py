@@ -1,0 +1,1 @@
+"""What the local stack shows itself with."""
