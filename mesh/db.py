@@ -29,6 +29,8 @@ CONNECTION_LIFETIME_SECONDS_MAX: Final = 60 * 60
 ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 COMMAND_TIMEOUT_SECONDS: Final = 30.0
 SLOW_STATEMENT_SECONDS: Final = 0.5
+LISTEN_HEARTBEAT_SECONDS: Final = 0.5
+LISTEN_TIMEOUT_SECONDS: Final = 2.0
 
 _SET_TENANT: Final = "SELECT set_config('tollway.organization_id', $1, true)"
 
@@ -124,25 +126,34 @@ class Database:
         Args:
             channel: The channel's name.
             callback: Called in the event loop; must not block.
-            on_lost: Called once when the connection ends without having been asked to.
+            on_lost: Called once when the connection ends without having been asked to, within
+                `LISTEN_HEARTBEAT_SECONDS` (a hung line: and `LISTEN_TIMEOUT_SECONDS`). Listen again, then read again
+                what may have been missed.
 
         Returns:
             A coroutine function that stops listening.
         """
-        connection = await asyncpg.connect(self.system_dsn, command_timeout=COMMAND_TIMEOUT_SECONDS)
+        connection = await asyncpg.connect(self.system_dsn, command_timeout=LISTEN_TIMEOUT_SECONDS)
         await connection.add_listener(channel, lambda _connection, _pid, _channel, payload: callback(payload))
-        stopping = False
 
-        def ended(_connection: Connection) -> None:
-            if on_lost is not None and not stopping:
-                on_lost()
+        async def watch() -> None:
+            # A server that goes away says nothing to an idle listener (and a cut cable says nothing to anybody), so
+            # the line is tried once a heartbeat.
+            try:
+                while True:
+                    await asyncio.sleep(LISTEN_HEARTBEAT_SECONDS)
+                    await connection.execute("SELECT 1")
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("listener_lost", channel=channel, detail=repr(error))
+                connection.terminate()
+                if on_lost is not None:
+                    on_lost()
 
-        connection.add_termination_listener(ended)
+        watching = asyncio.create_task(watch())
 
         async def stop() -> None:
-            nonlocal stopping
-            stopping = True
-            await connection.close()
+            watching.cancel()
+            connection.terminate()
 
         return stop
 
@@ -188,5 +199,10 @@ async def _transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[C
             yield connection
     except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError) as error:
         raise DatabaseUnavailable(repr(error)) from error
+    except asyncpg.InterfaceError as error:
+        # asyncpg cannot roll back on a connection that is gone and says so with this class, over the real cause.
+        if connection.is_closed():
+            raise DatabaseUnavailable(repr(error)) from error
+        raise
     finally:
         await pool.release(connection)
