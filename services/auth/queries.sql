@@ -35,10 +35,10 @@ LIMIT $1
 -- name: touch_keys
 -- Last use, at most once per 15 minutes and key. Rows are locked in id order, and one that somebody else holds is left
 -- out: that one is being changed anyway, and a look-up must not wait for it.
-UPDATE api_keys AS k SET last_use_time = $2
+UPDATE api_keys AS k SET last_use_time = $2::timestamptz
 FROM (
     SELECT organization_id, api_key_id FROM api_keys
-    WHERE digest = ANY($1::bytea[]) AND (last_use_time IS NULL OR last_use_time < $2 - interval '15 minutes')
+    WHERE digest = ANY($1::bytea[]) AND (last_use_time IS NULL OR last_use_time < $2::timestamptz - interval '15 minutes')
     ORDER BY organization_id, api_key_id
     FOR UPDATE SKIP LOCKED
 ) AS stale

@@ -1,0 +1,152 @@
+"""Keys reach the edges: resolved in batches, pushed when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from mesh.errors import from_grpc
+from services.auth import key_changes as module
+from tests.support.accounts import seed_key, seed_organization
+from tollway.auth.v1 import auth_service_pb2 as pb
+
+EDGE = "edge_proxy"
+
+
+async def watch(auth: Any, **fields: Any) -> Any:
+    """Opens a watch once the listener is connected."""
+    for _ in range(100):
+        call = auth.stub.WatchKeys(pb.WatchKeysRequest(**fields), metadata=auth.process(EDGE))
+        try:
+            return call, await asyncio.wait_for(call.read(), 5)
+        except grpc.aio.AioRpcError as error:
+            assert from_grpc(error).reason == "KEY_WATCH_UNAVAILABLE"
+            await asyncio.sleep(0.05)
+    raise AssertionError("the listener never connected")
+
+
+async def read_snapshot(call: Any, first: pb.WatchKeysResponse) -> list[pb.KeyGrant]:
+    grants, part = list(first.grants), first
+    while not part.snapshot_complete:
+        part = await asyncio.wait_for(call.read(), 5)
+        grants += part.grants
+    return grants
+
+
+async def execute(auth: Any, sql: str, *values: Any) -> None:
+    connection = await asyncpg.connect(auth.database.dsn("auth_system"))
+    try:
+        await connection.execute(sql, *values)
+    finally:
+        await connection.close()
+
+
+async def test_known_digests_are_resolved_and_unknown_ones_are_absent(auth: Any) -> None:
+    owner = await seed_organization(auth.database.dsn("auth_system"))
+    api_key_id, digest = await seed_key(auth.database.dsn("auth_system"), owner.organization_id, owner.owner_id)
+    answer = await auth.stub.ResolveKeys(
+        pb.ResolveKeysRequest(digests=[b"x" * 32, digest]), metadata=auth.process(EDGE)
+    )
+    (grant,) = answer.grants
+    assert (grant.digest, grant.api_key_id) == (digest, api_key_id.bytes)
+    assert grant.organization_id == owner.organization_id.bytes
+    assert (grant.mode, grant.state, grant.expire_time_us) == (pb.KEY_MODE_LIVE, pb.KEY_STATE_ACTIVE, 0)
+
+
+async def test_resolving_notes_the_last_use(auth: Any) -> None:
+    owner = await seed_organization(auth.database.dsn("auth_system"))
+    _, digest = await seed_key(auth.database.dsn("auth_system"), owner.organization_id, owner.owner_id)
+    await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[digest]), metadata=auth.process(EDGE))
+    async with auth.db.system() as tx:
+        assert await tx.fetchval("SELECT last_use_time FROM api_keys WHERE digest = $1", digest) is not None
+
+
+async def test_a_digest_of_the_wrong_length_is_refused(auth: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[b"short"]), metadata=auth.process(EDGE))
+    assert from_grpc(refused.value).reason == "INVALID_FIELDS"
+
+
+async def test_snapshot_holds_the_keys_that_can_serve(auth: Any) -> None:
+    dsn = auth.database.dsn("auth_system")
+    owner = await seed_organization(dsn)
+    _, live = await seed_key(dsn, owner.organization_id, owner.owner_id)
+    revoked_id, _ = await seed_key(dsn, owner.organization_id, owner.owner_id)
+    await execute(auth, "UPDATE api_keys SET revoke_time = now() WHERE api_key_id = $1", revoked_id)
+    call, first = await watch(auth)
+    assert [grant.digest for grant in await read_snapshot(call, first)] == [live]
+    call.cancel()
+
+
+async def test_a_revocation_is_pushed_within_a_second(auth: Any) -> None:
+    dsn = auth.database.dsn("auth_system")
+    owner = await seed_organization(dsn)
+    api_key_id, digest = await seed_key(dsn, owner.organization_id, owner.owner_id)
+    call, first = await watch(auth)
+    await read_snapshot(call, first)
+    await execute(auth, "UPDATE api_keys SET revoke_time = now() WHERE api_key_id = $1", api_key_id)
+    committed = time.monotonic()
+    change = await asyncio.wait_for(call.read(), 5)
+    assert time.monotonic() - committed < 1.0
+    assert [(grant.digest, grant.state) for grant in change.grants] == [(digest, pb.KEY_STATE_REVOKED)]
+    call.cancel()
+
+
+async def test_suspending_an_organization_pushes_all_its_keys(auth: Any) -> None:
+    dsn = auth.database.dsn("auth_system")
+    owner, other = await seed_organization(dsn), await seed_organization(dsn, "other")
+    digests = {(await seed_key(dsn, owner.organization_id, owner.owner_id))[1] for _ in range(3)}
+    await seed_key(dsn, other.organization_id, other.owner_id)
+    call, first = await watch(auth)
+    await read_snapshot(call, first)
+    await execute(
+        auth, "UPDATE organizations SET state = 'suspended' WHERE organization_id = $1", owner.organization_id
+    )
+    change = await asyncio.wait_for(call.read(), 5)
+    assert {grant.digest for grant in change.grants} == digests
+    assert {grant.state for grant in change.grants} == {pb.KEY_STATE_ORGANIZATION_SUSPENDED}
+    call.cancel()
+
+
+async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> None:
+    call, first = await watch(auth)
+    assert first.snapshot_complete
+    admin = await asyncpg.connect(auth.database.dsn("admin"))
+    try:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ILIKE 'LISTEN%'"
+        )
+    finally:
+        await admin.close()
+    with pytest.raises(grpc.aio.AioRpcError) as closed:
+        await asyncio.wait_for(call.read(), 5)
+    assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
+    again, first = await watch(auth)
+    assert first.snapshot_complete
+    again.cancel()
+
+
+async def test_changes_during_the_snapshot_are_not_lost(auth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsn = auth.database.dsn("auth_system")
+    owner = await seed_organization(dsn)
+    api_key_id, digest = await seed_key(dsn, owner.organization_id, owner.owner_id)
+    (await watch(auth))[0].cancel()
+    take_snapshot = module.store.take_snapshot
+
+    async def take_then_change(*args: Any, **kwargs: Any) -> Any:
+        taken = await take_snapshot(*args, **kwargs)
+        await execute(auth, "UPDATE api_keys SET revoke_time = now() WHERE api_key_id = $1", api_key_id)
+        return taken
+
+    monkeypatch.setattr(module.store, "take_snapshot", take_then_change)
+    call, first = await watch(auth)
+    assert [grant.state for grant in await read_snapshot(call, first)] == [pb.KEY_STATE_ACTIVE]
+    change = await asyncio.wait_for(call.read(), 5)
+    assert [(grant.digest, grant.state) for grant in change.grants] == [(digest, pb.KEY_STATE_REVOKED)]
+    call.cancel()
