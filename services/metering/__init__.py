@@ -1,0 +1,1 @@
+"""Metering: usage events in, each counted once; aggregates out."""

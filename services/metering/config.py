@@ -1,0 +1,18 @@
+"""What metering is told by its environment."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from mesh.config import ProcessSettings
+
+
+class MeteringSettings(ProcessSettings):
+    """Settings of the metering process."""
+
+    metering_listen: str = "127.0.0.1:50053"
+    metering_metrics_listen: str = "127.0.0.1:9103"
+    metering_dsn: SecretStr
+    metering_system_dsn: SecretStr
+    metering_read_dsn: SecretStr | None = None
+    kafka_bootstrap: str | None = None

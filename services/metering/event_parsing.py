@@ -1,0 +1,201 @@
+"""Reads one serialised event and judges it. Pure: the same bytes and the same clock give the same answer.
+
+Everything that PostgreSQL would refuse is refused here (NUL in text, integers beyond 63 bits), because one bad row in
+a COPY fails the whole batch, and then a poison event would stop its partition for ever.
+
+Ids are UUIDv7, so an id tells when it was made. That is used twice:
+
+* An id that is older than `ID_AGE_MAX` is refused (`too_old`): by then its first arrival may have been forgotten, and
+  counting it could count it twice. Re-filing such events is an explicit operation.
+* An id cannot have arrived before it was made. Those that claim to come from further ahead than `CLOCK_SKEW_MAX` are
+  refused, so ids made after the current week began need no look-up in the weeks before it (`ID_LOOKUP_MARGIN`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Final
+
+from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - builds from bytes without a Python frame
+from google.protobuf.message import DecodeError
+from tollway.events.v1 import usage_event_pb2
+
+from contract.outcomes import is_billable
+from services.metering.model import DeadReason, Poison, StagedEvent
+
+ID_BYTES: Final = 16
+HASH_BYTES: Final = 16
+DEDUPE_WINDOW: Final = timedelta(days=35)
+# One day inside the window, for batches that are on their way while a week is dropped.
+ID_AGE_MAX: Final = timedelta(days=34)
+CLOCK_SKEW_MAX: Final = timedelta(hours=1)
+# Our clock may differ from the sender's by `CLOCK_SKEW_MAX`, and the database's, which files ids, from ours.
+ID_LOOKUP_MARGIN: Final = 2 * CLOCK_SKEW_MAX
+EVENT_AGE_MAX: Final = timedelta(days=762)  # 25 months, as long as rollups are kept
+ROUTE_ID_LENGTH_MAX: Final = 200
+METHOD_LENGTH_MAX: Final = 32
+PATH_TEMPLATE_LENGTH_MAX: Final = 2_048
+EXTERNAL_SUBJECT_LENGTH_MAX: Final = 256
+MAP_ENTRIES_MAX: Final = 64
+MAP_KEY_LENGTH_MAX: Final = 100
+MAP_VALUE_LENGTH_MAX: Final = 2_048
+INT64_MAX: Final = 2**63 - 1
+
+STAGED_COLUMNS: Final = (
+    "organization_id",
+    "event_id",
+    "start_time_us",
+    "api_key_id",
+    "route_id",
+    "method",
+    "path_template",
+    "status",
+    "outcome",
+    "duration_us",
+    "upstream_latency_us",
+    "request_bytes",
+    "response_bytes",
+    "cost_units",
+    "test_mode",
+    "billable",
+    "external_subject",
+    "quantities",
+    "properties",
+    "payload_hash",
+    "id_time_us",
+    "ordinal",
+)
+START_TIME_US_INDEX: Final = STAGED_COLUMNS.index("start_time_us")
+PAYLOAD_HASH_INDEX: Final = STAGED_COLUMNS.index("payload_hash")
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_ID_AGE_MAX_US: Final = ID_AGE_MAX // _MICROSECOND
+_CLOCK_SKEW_MAX_US: Final = CLOCK_SKEW_MAX // _MICROSECOND
+_EVENT_AGE_MAX_US: Final = EVENT_AGE_MAX // _MICROSECOND
+_OUTCOMES: Final = frozenset(usage_event_pb2.Outcome.values()) - {usage_event_pb2.OUTCOME_UNSPECIFIED}
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,28}(\.[0-9]{1,28})?")
+_NUL: Final = "\x00"
+
+
+def hash_of(payload: bytes) -> bytes:
+    """Return the hash that tells a repetition from a conflict (BLAKE2b, RFC 7693, 128 bits)."""
+    return hashlib.blake2b(payload, digest_size=HASH_BYTES).digest()
+
+
+def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | None:
+    """Read an event.
+
+    Args:
+        payload: A serialised `UsageEvent`.
+        ordinal: Stored with it, to find it again among its batch.
+        now_us: Unix microseconds, what its times are compared with.
+
+    Returns:
+        The event as a row for COPY; `Poison` where it cannot be taken in; None where it names no organization, which
+        is not an error but nothing that could be stored.
+    """
+    try:
+        event = usage_event_pb2.UsageEvent.FromString(payload)
+    except DecodeError as error:
+        return Poison(reason=DeadReason.UNREADABLE, detail=str(error)[:200])
+    organization_id = event.organization_id
+    if not organization_id:
+        return None
+    wrong = ", ".join(_violations(event, now_us))
+    if wrong:
+        return Poison(reason=DeadReason.INVALID, detail=wrong)
+    id_time_us = _id_time_us(event.id)
+    if id_time_us is not None and id_time_us < now_us - _ID_AGE_MAX_US:
+        return Poison(reason=DeadReason.TOO_OLD, detail="id: made before repetitions can be told")
+    status, outcome, test_mode = event.status, event.outcome, event.test_mode
+    return (
+        FastUUID(organization_id),
+        FastUUID(event.id),
+        event.start_time_us,
+        FastUUID(event.api_key_id),
+        event.route_id,
+        event.method,
+        event.path_template,
+        status,
+        outcome,
+        event.duration_us,
+        event.upstream_latency_us,
+        event.request_bytes,
+        event.response_bytes,
+        event.cost_units,
+        test_mode,
+        is_billable(outcome, status, test_mode=test_mode),
+        event.external_subject,
+        _json(event.quantities),
+        _json(event.properties),
+        hash_of(payload),
+        id_time_us,
+        ordinal,
+    )
+
+
+def _id_time_us(event_id: bytes) -> int | None:
+    """Return when a UUIDv7 was made (RFC 9562 section 5.7); None for other versions, which do not tell."""
+    return int.from_bytes(event_id[:6], "big") * 1_000 if event_id[6] >> 4 == 7 else None
+
+
+def _json(values: Mapping[str, str]) -> str | None:
+    return json.dumps(dict(values), sort_keys=True) if values else None
+
+
+def _violations(event: usage_event_pb2.UsageEvent, now_us: int) -> Iterator[str]:
+    if len(event.organization_id) != ID_BYTES or len(event.api_key_id) != ID_BYTES:
+        yield "organization_id, api_key_id: must be 16 bytes"
+    if len(event.id) != ID_BYTES:
+        yield "id: must be 16 bytes"
+    elif (_id_time_us(event.id) or 0) > now_us + _CLOCK_SKEW_MAX_US:
+        yield "id: made in the future"
+    if not now_us - _EVENT_AGE_MAX_US <= event.start_time_us <= now_us + _CLOCK_SKEW_MAX_US:
+        yield "start_time_us: must lie between 25 months ago and now"
+    if not 100 <= event.status <= 599:
+        yield "status: must be an HTTP status"
+    if event.outcome not in _OUTCOMES:
+        yield "outcome: must be a known outcome"
+    yield from _measure_violations(event)
+    yield from _text_violations(event)
+    if event.quantities or event.properties:
+        yield from _map_violations(event)
+
+
+def _measure_violations(event: usage_event_pb2.UsageEvent) -> Iterator[str]:
+    if event.duration_us < 0 or event.upstream_latency_us < 0:
+        yield "duration_us, upstream_latency_us: must not be negative"
+    if event.request_bytes > INT64_MAX or event.response_bytes > INT64_MAX:
+        yield "request_bytes, response_bytes: must fit 63 bits"
+    if event.cost_units < 1:
+        yield "cost_units: must be at least 1"
+
+
+def _text_violations(event: usage_event_pb2.UsageEvent) -> Iterator[str]:
+    route_id, method, template, subject = event.route_id, event.method, event.path_template, event.external_subject
+    if len(route_id) > ROUTE_ID_LENGTH_MAX:
+        yield f"route_id: at most {ROUTE_ID_LENGTH_MAX} characters"
+    if len(method) > METHOD_LENGTH_MAX:
+        yield f"method: at most {METHOD_LENGTH_MAX} characters"
+    if len(template) > PATH_TEMPLATE_LENGTH_MAX:
+        yield f"path_template: at most {PATH_TEMPLATE_LENGTH_MAX} characters"
+    if len(subject) > EXTERNAL_SUBJECT_LENGTH_MAX:
+        yield f"external_subject: at most {EXTERNAL_SUBJECT_LENGTH_MAX} characters"
+    if _NUL in route_id or _NUL in method or _NUL in template or _NUL in subject:
+        yield "text: must not contain NUL"
+
+
+def _map_violations(event: usage_event_pb2.UsageEvent) -> Iterator[str]:
+    for name, values in (("quantities", event.quantities), ("properties", event.properties)):
+        if len(values) > MAP_ENTRIES_MAX:
+            yield f"{name}: at most {MAP_ENTRIES_MAX} entries"
+        if any(len(key) > MAP_KEY_LENGTH_MAX or _NUL in key for key in values):
+            yield f"{name}: names have at most {MAP_KEY_LENGTH_MAX} characters and no NUL"
+        if any(len(value) > MAP_VALUE_LENGTH_MAX or _NUL in value for value in values.values()):
+            yield f"{name}: values have at most {MAP_VALUE_LENGTH_MAX} characters and no NUL"
+    if not all(_DECIMAL.fullmatch(value) for value in event.quantities.values()):
+        yield "quantities: must be decimal numbers"

@@ -1,0 +1,100 @@
+"""Values of metering. All of them are frozen; nothing here does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, TypeAlias
+from uuid import UUID
+
+StagedEvent: TypeAlias = tuple[Any, ...]
+"""A valid event, its values in the order of `event_parsing.STAGED_COLUMNS`. A tuple, because COPY takes tuples and
+tens of thousands are made per second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a batch comes from: a journal, or a partition of a topic."""
+
+    name: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestBatch:
+    """Serialised events and the position behind the last of them in their source."""
+
+    source: Source
+    next_offset: int
+    payloads: Sequence[bytes]
+
+
+class DeadReason(Enum):
+    """Why a payload was not taken in."""
+
+    UNREADABLE = "unreadable"
+    INVALID = "invalid"
+    TOO_OLD = "too_old"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poison:
+    """What is wrong with a payload."""
+
+    reason: DeadReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A payload that was not taken in."""
+
+    source: Source
+    payload: bytes
+    payload_hash: bytes
+    reason: DeadReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """What became of a batch's events. Events without an organization are in none of the counts."""
+
+    accepted_count: int
+    duplicate_count: int
+    dead_count: int
+
+
+class Dimension(Enum):
+    """What usage can be grouped by; the value is the rollup's column."""
+
+    API_KEY = "api_key_id"
+    ROUTE = "route_id"
+    STATUS_CLASS = "status_class"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """A valid question: half-open range, width of a row in time (None: the range), dimensions."""
+
+    organization_id: UUID
+    start_time: datetime
+    end_time: datetime
+    width: timedelta | None
+    group_by: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """One sum, with the values of the dimensions in the query's order."""
+
+    start_time: datetime
+    group: tuple[str, ...]
+    request_count: int
+    billable_count: int
+    billable_units: Decimal
+    test_count: int

@@ -1,0 +1,81 @@
+"""Metering on a fresh database, with a real server in this process where a test asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc.aio
+import pytest
+from tollway.metering.v1 import metering_service_pb2 as pb
+from tollway.metering.v1.metering_service_pb2_grpc import (
+    MeteringServiceStub,
+    add_MeteringServiceServicer_to_server,
+)
+
+from mesh.clock import SystemClock
+from mesh.db import Database
+from mesh.ids import RandomIds
+from mesh.server import Server
+from mesh.tokens import ProcessTokens
+from services.metering.ingest import Ingester
+from services.metering.rpc import MeteringHandler
+from services.metering.service import IngestQueue, UsageService
+from tests.support.metering import verifier
+from tests.support.postgres import TestDatabase
+
+
+@pytest.fixture
+async def db(database: TestDatabase) -> AsyncIterator[Database]:
+    opened = await Database.connect(
+        tenant_dsn=database.dsn("metering"), system_dsn=database.dsn("metering_system"), name="metering-test"
+    )
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ingester(db: Database) -> Ingester:
+    return Ingester(db=db, clock=SystemClock())
+
+
+@dataclass
+class Running:
+    """A server and how to call it as a process."""
+
+    port: int
+    secret: str
+
+    def metadata(self, process: str) -> list[tuple[str, str]]:
+        tokens = ProcessTokens(secret=self.secret, process=process, clock=SystemClock())
+        return [("authorization", tokens.bearer())]
+
+    def stub(self) -> MeteringServiceStub:
+        return MeteringServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
+
+
+@pytest.fixture
+async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
+    secret, clock = secrets.token_hex(32), SystemClock()
+    queue = IngestQueue(ingester.apply)
+    writer = asyncio.create_task(queue.run())
+    server = await Server.start(
+        name="metering",
+        listen="127.0.0.1:0",
+        services=[
+            (
+                pb.DESCRIPTOR.services_by_name["MeteringService"],
+                add_MeteringServiceServicer_to_server,
+                MeteringHandler(queue=queue, usage=UsageService(db=db)),
+            )
+        ],
+        verifier=verifier(secret),
+        clock=clock,
+        ids=RandomIds(),
+        checks={"postgres": db.ping},
+    )
+    yield Running(port=server.port, secret=secret)
+    await server.stop(0.1)
+    writer.cancel()
