@@ -1,8 +1,8 @@
 """Pages of lists (AIP-158): a bounded size and an opaque, signed token for where the next page starts.
 
-A token carries the key (the id, mostly) of the last row that was shown, so a page costs the same wherever it lies and rows that are added
-meanwhile neither repeat nor push others out. It is signed together with what was listed and for whom: a token that was
-made up, or taken from another list or tenant, is refused.
+A token carries the key (the id, mostly) of the last row that was shown, so a page costs the same wherever it lies and
+rows that are added meanwhile neither repeat nor push others out. It is signed together with what was listed and for
+whom: a token that was made up, or taken from another list or tenant, is refused.
 """
 
 from __future__ import annotations

@@ -17,10 +17,11 @@ the unique constraint lets one of them.
 from __future__ import annotations
 
 from mesh.jobs.queue import Job, PermanentFailure, dead_letters, enqueue, remove_finished, retry_dead_letter
-from mesh.jobs.worker import Daily, RetryPolicy, Worker
+from mesh.jobs.worker import Daily, Handler, RetryPolicy, Worker
 
 __all__ = [
     "Daily",
+    "Handler",
     "Job",
     "PermanentFailure",
     "RetryPolicy",

@@ -1,0 +1,51 @@
+"""What billing knows, as plain values. Amounts are in the currency's minor unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from services.billing.periods import Period
+from services.billing.rating import Line, Price
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One version of a plan: its price and its limits."""
+
+    plan_id: str
+    version: int
+    name: str
+    price: Price
+    requests_per_minute: int
+    requests_per_month_max: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """An organization's subscription to one version of a plan. `start_time` anchors its periods."""
+
+    subscription_id: UUID
+    organization_id: UUID
+    plan_id: str
+    plan_version: int
+    policy_version: int
+    start_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoicePreview:
+    """The invoice as it would be if the period ended now."""
+
+    organization_id: UUID
+    plan_id: str
+    currency_code: str
+    period: Period
+    lines: tuple[Line, ...]
+    billable_requests: int
+
+    @property
+    def total_minor(self) -> int:
+        """Return the sum of the printed amounts."""
+        return sum(line.amount_minor for line in self.lines)
