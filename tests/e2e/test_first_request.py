@@ -1,0 +1,161 @@
+"""One real request, from the client's socket to the bill: authenticated, limited, forwarded, counted, priced, shown."""
+
+import asyncio
+import re
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.stack import Client, eventually
+
+pytestmark = pytest.mark.xdist_group("e2e-first-request")
+
+USAGE = """
+query($start: DateTime!, $end: DateTime!) {
+  usage(start: $start, end: $end) { totals { requestCount billableCount billableUnits testCount } }
+  invoicePreview { planId billableRequests total { amountMinor currencyCode }
+                   lines { description quantity unitPrice amount { amountMinor } } }
+}
+"""
+
+
+def around_now():
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return {"start": (now - timedelta(hours=2)).isoformat(), "end": (now + timedelta(hours=2)).isoformat()}
+
+
+async def get(http, stack, path, key, **headers):
+    url = stack.file["edge"]["url"] + path
+    async with http.get(url, headers={"Authorization": f"Bearer {key}", **headers}) as answer:
+        return answer.status, answer.headers, await answer.read()
+
+
+async def test_a_request_is_authenticated_limited_forwarded_counted_and_priced(stack, http):
+    starter = stack.organization("starter")
+    client = await Client(stack, http).sign_in(starter)
+    before = await client.graphql(USAGE, **around_now())
+
+    status, headers, _ = await get(http, stack, "/echo", starter["api_key"])
+    assert status == 200
+    assert uuid.UUID(headers["X-Request-Id"]).version == 7
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("60", "59")
+    assert re.search(r'"burst";\s*q=60;\s*w=60', headers["RateLimit-Policy"])
+    assert re.search(r'"burst";\s*r=59', headers["RateLimit"])
+    assert abs(int(headers["X-RateLimit-Reset"]) - time.time()) < 70
+
+    async def counted():
+        return await client.graphql(USAGE, **around_now())
+
+    wanted = before["usage"]["totals"]["billableCount"] + 1
+    after = await eventually(counted, lambda answer: answer["usage"]["totals"]["billableCount"] == wanted)
+    assert after["usage"]["totals"]["requestCount"] == before["usage"]["totals"]["requestCount"] + 1
+    preview = after["invoicePreview"]
+    assert (preview["planId"], preview["billableRequests"]) == ("starter", wanted)
+    assert preview["total"] == {"amountMinor": 1000, "currencyCode": "USD"}
+    assert sum(line["amount"]["amountMinor"] for line in preview["lines"]) == 1000
+
+
+async def test_the_eleventh_request_of_a_minute_on_the_free_plan_is_refused_and_costs_nothing(stack, http):
+    free = stack.organization("free")
+    statuses = [(await get(http, stack, "/echo", free["api_key"]))[0] for _ in range(10)]
+    assert statuses == [200] * 10
+    status, headers, body = await get(http, stack, "/echo", free["api_key"])
+    assert (status, headers["Content-Type"].split(";")[0]) == (429, "application/problem+json")
+    assert 1 <= int(headers["Retry-After"]) <= 6
+    assert headers["X-RateLimit-Remaining"] == "0"
+    assert b"rate-limited" in body
+    client = await Client(stack, http).sign_in(free)
+
+    async def totals():
+        return (await client.graphql(USAGE, **around_now()))["usage"]["totals"]
+
+    seen = await eventually(totals, lambda answer: answer["requestCount"] == 11)
+    assert seen["billableCount"] == 10
+
+
+@pytest.mark.parametrize("key", ["", "sk_live_" + "0" * 64, "nonsense"])
+async def test_a_wrong_key_is_refused_without_reaching_the_upstream(stack, http, key):
+    async with http.get(stack.file["upstream"]["url"] + "/_served") as answer:
+        before = (await answer.json())["count"]
+    status, headers, _ = await get(http, stack, "/echo", key)
+    assert (status, headers["Content-Type"].split(";")[0]) == (401, "application/problem+json")
+    assert "WWW-Authenticate" in headers
+    async with http.get(stack.file["upstream"]["url"] + "/_served") as answer:
+        assert (await answer.json())["count"] == before
+
+
+async def test_a_revoked_key_is_refused_by_every_worker_within_a_second(stack, http):
+    pro = stack.organization("pro")
+    client = await Client(stack, http).sign_in(pro)
+    created = await client.graphql('mutation { createApiKey(name: "ci") { secret apiKey { apiKeyId } } }')
+    key, key_id = created["createApiKey"]["secret"], created["createApiKey"]["apiKey"]["apiKeyId"]
+    assert (await get(http, stack, "/echo", key))[0] == 200
+
+    path = f"/api/v1/organizations/{pro['id']}/api-keys/{key_id}:revoke"
+    status, body = await client.rest("POST", path, json={})
+    assert (status, body["success"]) == (200, True)
+    deadline = time.monotonic() + 1
+    while (await get(http, stack, "/echo", key))[0] != 401:
+        assert time.monotonic() < deadline
+    # Connections are spread over the workers, so twenty fresh ones meet each of them.
+    fresh = await asyncio.gather(*(get(http, stack, "/echo", key, Connection="close") for _ in range(20)))
+    await asyncio.sleep(max(0.0, deadline - time.monotonic()))
+    again = await asyncio.gather(*(get(http, stack, "/echo", key, Connection="close") for _ in range(20)))
+    assert {status for status, _, _ in again} == {401}
+    assert {status for status, _, _ in fresh} <= {200, 401}
+
+
+async def test_creating_a_key_sends_one_real_mail_and_is_in_the_audit_log(stack, http):
+    pro = stack.organization("pro")
+    client = await Client(stack, http).sign_in(pro)
+    name = f"mail-{uuid.uuid4().hex[:8]}"
+    created = await client.graphql(
+        "mutation($n: String!) { createApiKey(name: $n, idempotencyKey: $n) { secret apiKey { apiKeyId } } }", n=name
+    )
+    replay = await client.graphql(
+        "mutation($n: String!) { createApiKey(name: $n, idempotencyKey: $n) { secret apiKey { apiKeyId } } }", n=name
+    )
+    assert replay == created
+
+    async def mails():
+        return [m for m in (p.read_text() for p in (stack.data_dir / "mail").glob("*.eml")) if name in m]
+
+    (mail,) = await eventually(mails, lambda found: len(found) >= 1)
+    assert created["createApiKey"]["secret"] not in mail
+    audit = await client.graphql("{ auditEntries(first: 50) { edges { node { action resource } } } }")
+    resources = [edge["node"]["resource"] for edge in audit["auditEntries"]["edges"]]
+    assert sum(created["createApiKey"]["apiKey"]["apiKeyId"] in resource for resource in resources) == 1
+
+
+async def test_another_organizations_usage_is_not_found(stack, http):
+    client = await Client(stack, http).sign_in(stack.organization("starter"))
+    status, body = await client.rest("GET", f"/api/v1/organizations/{stack.organization('pro')['id']}/api-keys")
+    missing, missing_body = await client.rest("GET", f"/api/v1/organizations/{uuid.uuid4()}/api-keys")
+    assert (status, missing) == (404, 404)
+    assert body["error"]["code"] == missing_body["error"]["code"]
+
+
+async def test_a_large_answer_and_server_sent_events_are_streamed(stack, http):
+    key = stack.organization("pro")["api_key"]
+    status, _, body = await get(http, stack, "/large?bytes=3000000", key)
+    assert (status, len(body)) == (200, 3_000_000)
+    url = stack.file["edge"]["url"] + "/sse?events=4&interval_ms=150"
+    async with http.get(url, headers={"X-API-Key": key}) as answer:
+        arrivals = [time.monotonic() async for _ in answer.content.iter_any()]
+    assert len(arrivals) >= 4
+    assert arrivals[-1] - arrivals[0] > 0.3
+
+
+async def test_metrics_of_every_process_and_logs_as_json(stack, http):
+    urls = [service["metrics_url"] for service in stack.file["services"].values()]
+    for url in [*urls, stack.file["edge"]["admin_url"] + "/metrics"]:
+        async with http.get(url) as answer:
+            text = await answer.text()
+            assert answer.status == 200
+            assert "tollway_" in text
+    lines = stack.log("auth")
+    assert lines
+    assert all({"time", "level", "service"} <= set(line) for line in lines)
+    assert any(line.get("rpc") and line.get("duration_ms") is not None for line in lines)
