@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import aiohttp
 import asyncpg
@@ -115,7 +116,7 @@ async def wait_for_another_edge(stack, killed, load):
 def upstream_saw(stack):
     """Returns the request number of every request id that the upstream saw, and how often it saw each."""
     numbers, times = {}, Counter()
-    with open(stack.file["upstream"]["served_log"]) as log:
+    with Path(stack.file["upstream"]["served_log"]).open() as log:
         for line in log:
             event, request_id, *rest = line.rstrip("\n").split("\t")
             if event == "started" and "n=" in rest[1]:
