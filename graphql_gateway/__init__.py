@@ -1,0 +1,1 @@
+"""GraphQL and REST in front of Tollway's services; see README.md."""

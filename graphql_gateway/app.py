@@ -1,0 +1,79 @@
+"""The HTTP application: which path is answered by what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiohttp import web
+from google.protobuf.descriptor import ServiceDescriptor
+
+from graphql_gateway.admission import Admission
+from graphql_gateway.calls import Calls
+from graphql_gateway.channels import Channels
+from graphql_gateway.config import GatewaySettings
+from graphql_gateway.graph.schema import build_schema
+from graphql_gateway.graph.view import GraphView
+from graphql_gateway.guard import Guard
+from graphql_gateway.health import HealthView, service_checks
+from graphql_gateway.identity import PrincipalReader
+from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
+from graphql_gateway.rest.openapi import OpenApiView
+from graphql_gateway.rest.routes import build_routes
+from graphql_gateway.rest.view import RestView
+from mesh.ids import IdSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The application and what its owner has to close or tell."""
+
+    app: web.Application
+    channels: Channels
+    health: HealthView
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await self.channels.close()
+
+
+def build_gateway(
+    settings: GatewaySettings, *, services: Iterable[ServiceDescriptor], principals: PrincipalReader, ids: IdSource
+) -> Gateway:
+    """Wire the gateway.
+
+    Args:
+        settings: What the environment says.
+        services: What REST is made from, and where channels go.
+        principals: Reads credentials.
+        ids: Where request ids and idempotency keys come from.
+    """
+    described = list(services)
+    channels = Channels(settings, described)
+    admission = Admission(settings.admission_limits())
+    calls = Calls(channels, admission=admission, ids=ids)
+    health = HealthView(service_checks(channels.all()), monotonic=time.monotonic)
+    app = web.Application(client_max_size=settings.gateway_body_bytes_max)
+    guard = Guard(
+        admission=admission,
+        principals=principals,
+        ids=ids,
+        trusted_proxies=settings.gateway_trusted_proxies,
+        hsts=settings.production,
+        timeout_seconds=settings.gateway_request_timeout_seconds,
+    )
+    guard.install(app)
+    routes = build_routes(described)
+    schema = build_schema(settings.query_limits(), production=settings.production)
+    app.add_routes(
+        [
+            web.route("*", "/graphql", GraphView(schema, calls, suggestions=not settings.production).handle),
+            web.get("/health", health.ready),
+            web.get("/health/live", health.live),
+            web.get("/health/ready", health.ready),
+            web.get(OPENAPI_PATH, OpenApiView(routes).get),
+            web.route("*", "/{path:.*}", RestView(routes, calls).handle),
+        ]
+    )
+    return Gateway(app=app, channels=channels, health=health)

@@ -1,0 +1,59 @@
+"""Channels to the services for calls in the name of whoever called the gateway.
+
+They add the request id and the trace, and **no credentials**: `mesh.client.Clients` would put the gateway's own name
+on a call that has none, and an anonymous request would reach a service as a trusted process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+
+from graphql_gateway.calls import service_name
+from mesh.client import open_channel
+from mesh.config import ProcessSettings
+from mesh.interceptors import REQUEST_ID
+from mesh.observability import TRACEPARENT, current_traceparent
+
+
+class Channels:
+    """The channels of the services that this installation has.
+
+    Args:
+        settings: Where they are.
+        services: What is offered; one whose package has no address in the settings is left out.
+    """
+
+    def __init__(self, settings: ProcessSettings, services: Iterable[ServiceDescriptor]) -> None:
+        self._by_service: dict[str, grpc.aio.Channel] = {}
+        for service in services:
+            address = getattr(settings, f"{service_name(service)}_address", None)
+            if address is not None:
+                self._by_service[str(service.full_name)] = open_channel(address, service, _metadata)
+
+    def find(self, service: ServiceDescriptor) -> grpc.aio.Channel | None:
+        """Return the channel to a service, or None where this installation has none."""
+        return self._by_service.get(str(service.full_name))
+
+    def all(self) -> dict[str, grpc.aio.Channel]:
+        """Return every channel by the full name of its service."""
+        return dict(self._by_service)
+
+    async def close(self) -> None:
+        """Close them."""
+        for channel in self._by_service.values():
+            await channel.close(None)
+
+
+def _metadata() -> list[tuple[str, str]]:
+    pairs = []
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id:
+        pairs.append((REQUEST_ID, str(request_id)))
+    traceparent = current_traceparent()
+    if traceparent:
+        pairs.append((TRACEPARENT, traceparent))
+    return pairs

@@ -1,0 +1,69 @@
+"""What the gateway reads from the environment, beside what every process reads."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from graphql_gateway.admission import AdmissionLimits
+from graphql_gateway.graph.limits import QueryLimits
+from mesh.config import ProcessSettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class GatewaySettings(ProcessSettings):
+    """Settings of the gateway."""
+
+    gateway_listen: str = "127.0.0.1:8000"
+    gateway_metrics_listen: str = "127.0.0.1:9106"
+    gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Networks whose `X-Forwarded-For` is believed, separated by commas."""
+    gateway_body_bytes_max: int = Field(default=256 * 1024, ge=1_024)
+    gateway_request_timeout_seconds: float = Field(default=15.0, gt=0, le=120)
+    gateway_stop_seconds: float = Field(default=10.0, ge=0, le=120)
+    gateway_address_per_minute: int = Field(default=1_200, ge=1)
+    gateway_principal_per_minute: int = Field(default=600, ge=1)
+    gateway_organization_per_minute: int = Field(default=3_000, ge=1)
+    gateway_sign_in_address_per_minute: int = Field(default=30, ge=1)
+    gateway_sign_in_person_per_minute: int = Field(default=10, ge=1)
+    gateway_query_depth_max: int = Field(default=10, ge=1)
+    gateway_query_aliases_max: int = Field(default=15, ge=0)
+    gateway_query_directives_max: int = Field(default=10, ge=0)
+    gateway_query_tokens_max: int = Field(default=1_000, ge=10)
+    gateway_query_cost_max: int = Field(default=5_000, ge=10)
+
+    @field_validator("gateway_trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+    @property
+    def production(self) -> bool:
+        """Say whether strangers can reach this installation."""
+        return self.environment == "production"
+
+    def admission_limits(self) -> AdmissionLimits:
+        """Return how much one caller may use."""
+        return AdmissionLimits(
+            address_per_minute=self.gateway_address_per_minute,
+            principal_per_minute=self.gateway_principal_per_minute,
+            organization_per_minute=self.gateway_organization_per_minute,
+            sign_in_address_per_minute=self.gateway_sign_in_address_per_minute,
+            sign_in_person_per_minute=self.gateway_sign_in_person_per_minute,
+        )
+
+    def query_limits(self) -> QueryLimits:
+        """Return what one query may ask for."""
+        return QueryLimits(
+            depth_max=self.gateway_query_depth_max,
+            aliases_max=self.gateway_query_aliases_max,
+            directives_max=self.gateway_query_directives_max,
+            tokens_max=self.gateway_query_tokens_max,
+            cost_max=self.gateway_query_cost_max,
+        )

@@ -1,0 +1,177 @@
+"""What happens around every HTTP request.
+
+From the outside in: request id, log line and trace, a net that turns whatever falls into an answer without its words,
+limits by address, who is calling, limits by caller.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from opentelemetry import trace
+
+from graphql_gateway import errors, metrics
+from graphql_gateway.admission import Admission
+from graphql_gateway.config import Network
+from graphql_gateway.failure import Failure
+from graphql_gateway.http import HSTS, REQUEST_ID_HEADER, ROUTE, SCOPE, SECURITY_HEADERS, problem_response
+from graphql_gateway.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
+from graphql_gateway.scope import RequestScope
+from mesh.ids import IdSource
+from mesh.observability import TRACEPARENT, span
+
+AUTHORIZATION_LENGTH_MAX: Final = 8_192
+UNMATCHED: Final = "unmatched"
+EXEMPT_PREFIX: Final = "/health"
+"""Probes are neither limited nor asked who they are."""
+
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """Wraps every handler.
+
+    Attributes:
+        admission: The gateway's own limits.
+        principals: Reads credentials.
+        ids: Where request ids come from.
+        trusted_proxies: Networks whose `X-Forwarded-For` is believed.
+        hsts: Whether answers tell browsers to stay on HTTPS.
+        timeout_seconds: By when every answer must be there.
+        monotonic: Seconds that never go back.
+    """
+
+    admission: Admission
+    principals: PrincipalReader
+    ids: IdSource
+    trusted_proxies: Sequence[Network]
+    hsts: bool
+    timeout_seconds: float
+    monotonic: Callable[[], float] = time.monotonic
+
+    def install(self, app: web.Application) -> None:
+        """Put the guard around an application."""
+        app.middlewares.append(self._middleware())
+        app.on_response_prepare.append(self._set_headers)
+
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started_seconds = self.monotonic()
+            scope = request[SCOPE] = self._scope(request, started_seconds)
+            request[ROUTE] = _canonical(request)
+            with structlog.contextvars.bound_contextvars(request_id=scope.request_id):
+                traceparent = request.headers.get(TRACEPARENT)
+                with span(f"{request.method} {request[ROUTE]}", traceparent, kind=trace.SpanKind.SERVER):
+                    response = await self._answer(request, handler, scope)
+                self._finish(request, scope, response.status, self.monotonic() - started_seconds)
+            return response
+
+        return middleware
+
+    def _scope(self, request: web.Request, started_seconds: float) -> RequestScope:
+        authorization = request.headers.getall("Authorization", [])
+        usable = len(authorization) == 1 and _is_plain(authorization[0])
+        return RequestScope(
+            request_id=str(self.ids.uuid7()),
+            address=client_address(
+                request.remote or "", request.headers.getall("X-Forwarded-For", []), self.trusted_proxies
+            ),
+            authorization=authorization[0] if usable else "",
+            identity=ANONYMOUS if usable or not authorization else REFUSED,
+            deadline_seconds=started_seconds + self.timeout_seconds,
+        )
+
+    async def _answer(self, request: web.Request, handler: Handler, scope: RequestScope) -> web.StreamResponse:
+        try:
+            if not request.path.startswith(EXEMPT_PREFIX):
+                await self._admit(scope)
+            return await handler(request)
+        except Failure as failure:
+            return problem_response(failure, scope.request_id)
+        except web.HTTPException as error:
+            return problem_response(_from_http(error), scope.request_id)
+        except Exception:  # the outermost edge: nothing unexpected may get past it
+            log.exception("request_crashed")
+            return problem_response(Failure.internal(), scope.request_id)
+
+    async def _admit(self, scope: RequestScope) -> None:
+        self.admission.admit_address(scope.address)
+        if scope.authorization:
+            scope.identity = await identify(self.principals, scope.authorization)
+        self.admission.admit_identity(scope.identity)
+
+    def _finish(self, request: web.Request, scope: RequestScope, status: int, seconds: float) -> None:
+        metrics.request_done(request[ROUTE], status, seconds)
+        identity: Identity = scope.identity
+        say = log.error if status >= 500 else log.info
+        say(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=status,
+            duration_ms=round(seconds * 1_000, 3),
+            organization_id=str(identity.organization_id) if identity.organization_id else None,
+            user_id=identity.subject or None,
+            rpc_failures=scope.failures or None,
+        )
+
+    async def _set_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if self.hsts:
+            response.headers["Strict-Transport-Security"] = HSTS
+        # The default names the library and its version.
+        response.headers["Server"] = "tollway"
+        scope = request.get(SCOPE)
+        if scope is not None:
+            response.headers[REQUEST_ID_HEADER] = scope.request_id
+
+
+def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the address that a request comes from.
+
+    Each proxy appends the peer that it saw to `X-Forwarded-For`, so the list is read from its end, for as long as the
+    address before was one of our own proxies; whatever a client wrote itself is further left and is not reached.
+    """
+    hops = [hop.strip() for line in forwarded_for for hop in line.split(",")]
+    address = peer
+    while hops and _is_trusted(address, trusted):
+        address = hops.pop()
+    return address
+
+
+def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in trusted)
+
+
+def _is_plain(value: str) -> bool:
+    """Say whether a value can travel as gRPC metadata: printable ASCII, and not endless."""
+    return value.isascii() and value.isprintable() and len(value) <= AUTHORIZATION_LENGTH_MAX
+
+
+def _canonical(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    canonical = resource.canonical if resource is not None else UNMATCHED
+    return UNMATCHED if "{" in canonical else canonical
+
+
+def _from_http(error: web.HTTPException) -> Failure:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return Failure.of(errors.MethodNotAllowed(metadata={"allow": ", ".join(sorted(error.allowed_methods))}))
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return Failure.of(errors.BodyTooLarge())
+    return Failure.of(errors.RouteNotFound())

@@ -1,0 +1,104 @@
+"""What GraphQL and REST share of HTTP: the request's scope, its body, its answers and the headers on all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any, Final
+
+from aiohttp import web
+
+from graphql_gateway import errors
+from graphql_gateway.failure import Failure
+from graphql_gateway.scope import RequestScope
+
+SCOPE: Final = web.RequestKey("scope", RequestScope)
+ROUTE: Final = web.RequestKey("route", str)
+"""The template that a request matched, for metrics and logs."""
+
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+BODY_TIMEOUT_SECONDS: Final = 10.0
+PROBLEM_TYPE_PREFIX: Final = "https://tollway.dev/problems/"
+
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    # The filter that this header used to switch on had holes of its own.
+    "X-XSS-Protection": "0",
+    # Nothing that the gateway answers is a page.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+HSTS: Final = "max-age=31536000; includeSubDomains"
+
+
+async def read_json_object(request: web.Request) -> Any:
+    """Return the JSON body: an object, or a list, which is for the caller to refuse.
+
+    Raises:
+        Failure: It is of another media type, too large, or not that.
+    """
+    if request.content_type != "application/json":
+        raise Failure.of(errors.MediaTypeNotSupported())
+    try:
+        body = await asyncio.wait_for(request.read(), BODY_TIMEOUT_SECONDS)
+    except TimeoutError:
+        raise Failure.of(errors.BodyTooSlow()) from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Failure.of(errors.BodyTooLarge()) from None
+    try:
+        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise Failure.of(errors.BodyNotReadable()) from None
+    if not isinstance(parsed, dict | list):
+        raise Failure.of(errors.BodyNotReadable())
+    return parsed
+
+
+def _refuse(constant: str) -> None:
+    """JSON has no NaN and no infinities (RFC 8259 section 6)."""
+    raise ValueError(constant)
+
+
+def failure_response(failure: Failure, request_id: str) -> web.Response:
+    """Return REST's answer to a request that failed."""
+    return web.json_response(
+        failure_body(failure, request_id), status=failure.http_status, headers=failure_headers(failure)
+    )
+
+
+def problem_response(failure: Failure, request_id: str) -> web.Response:
+    """Return a problem (RFC 9457) that REST clients can read as their envelope too: problems may carry members."""
+    body = {
+        "type": PROBLEM_TYPE_PREFIX + failure.reason.lower().replace("_", "-"),
+        "title": failure.message,
+        "status": failure.http_status,
+        "request_id": request_id,
+        **failure_body(failure, request_id),
+    }
+    return web.json_response(
+        body,
+        status=failure.http_status,
+        content_type="application/problem+json",
+        headers=failure_headers(failure),
+    )
+
+
+def failure_body(failure: Failure, request_id: str) -> dict[str, Any]:
+    """Return the envelope of a failure."""
+    details = failure.details(request_id)
+    return {"success": False, "error": {"code": failure.reason, "message": failure.message, "details": details}}
+
+
+def failure_headers(failure: Failure) -> dict[str, str]:
+    """Return what HTTP asks for beside some statuses."""
+    headers = {"Cache-Control": "no-store"}
+    if failure.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(failure.retry_after_seconds))
+    if failure.http_status == 405:
+        headers["Allow"] = failure.metadata.get("allow", "")
+    if failure.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
