@@ -29,6 +29,9 @@ CONNECTION_LIFETIME_SECONDS_MAX: Final = 60 * 60
 ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 COMMAND_TIMEOUT_SECONDS: Final = 30.0
 SLOW_STATEMENT_SECONDS: Final = 0.5
+STATEMENT_LENGTH_LOGGED_MAX: Final = 100
+STATEMENTS_REMEMBERED_MAX: Final = 1_000
+EXPLAIN_INTERVAL_SECONDS: Final = 60.0
 LISTEN_HEARTBEAT_SECONDS: Final = 0.5
 LISTEN_TIMEOUT_SECONDS: Final = 2.0
 
@@ -167,25 +170,57 @@ class Database:
 
 
 async def _open_pool(dsn: str, name: str, size_max: int) -> Pool:
-    return await asyncpg.create_pool(
+    slow = _SlowStatements()
+    slow.pool = await asyncpg.create_pool(
         dsn,
         min_size=POOL_SIZE_MIN,
         max_size=size_max,
         max_inactive_connection_lifetime=CONNECTION_IDLE_SECONDS_MAX,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         server_settings={"application_name": name},
-        init=_watch_statements,
+        init=slow.watch,
     )
+    return slow.pool
 
 
-async def _watch_statements(connection: Connection) -> None:
-    connection.add_query_logger(_log_slow_statement)
+class _SlowStatements:
+    """Logs what takes long, with the plan that the server would choose for it.
 
+    The plan is asked for afterwards (EXPLAIN does not run the statement), on another connection, and once a minute per
+    statement at most, so that a slow database is not made slower by explaining itself.
+    """
 
-def _log_slow_statement(record: Any) -> None:
-    if record.elapsed >= SLOW_STATEMENT_SECONDS:
-        statement = record.query.split("\n", 1)[0][:100]
-        log.warning("slow_statement", statement=statement, duration_ms=round(record.elapsed * 1000, 1))
+    def __init__(self) -> None:
+        self.pool: Pool = None
+        self._explain_after: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def watch(self, connection: Connection) -> None:
+        """Look at every statement of a connection."""
+        connection.add_query_logger(self._see)
+
+    def _see(self, record: Any) -> None:
+        if record.elapsed < SLOW_STATEMENT_SECONDS:
+            return
+        statement = record.query.split("\n", 1)[0][:STATEMENT_LENGTH_LOGGED_MAX]
+        now = asyncio.get_running_loop().time()
+        if len(self._explain_after) > STATEMENTS_REMEMBERED_MAX:
+            self._explain_after.clear()
+        explain = now >= self._explain_after.get(statement, 0.0)
+        if explain:
+            self._explain_after[statement] = now + EXPLAIN_INTERVAL_SECONDS
+        task = asyncio.create_task(self._log(statement, record, explain=explain))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _log(self, statement: str, record: Any, *, explain: bool) -> None:
+        plan: list[str] = []
+        if explain:
+            # Utility statements have no plan, and a lost connection has none to give.
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                rows = await self.pool.fetch(f"EXPLAIN {record.query}", *(record.args or ()), timeout=1.0)
+                plan = [row[0] for row in rows]
+        log.warning("slow_statement", statement=statement, duration_ms=round(record.elapsed * 1000, 1), plan=plan)
 
 
 @contextlib.asynccontextmanager
@@ -201,8 +236,16 @@ async def _transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[C
         raise DatabaseUnavailable(repr(error)) from error
     except asyncpg.InterfaceError as error:
         # asyncpg cannot roll back on a connection that is gone and says so with this class, over the real cause.
-        if connection.is_closed():
+        if _is_gone(connection):
             raise DatabaseUnavailable(repr(error)) from error
         raise
     finally:
         await pool.release(connection)
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        # The pool has dropped a lost connection already and left us its empty proxy.
+        return True

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import structlog
 
 from mesh import migrate
 from mesh.db import Database, DatabaseUnavailable
@@ -105,7 +106,9 @@ async def test_listeners_hear_and_are_told_when_the_line_is_cut(db, database):
         await tx.execute("SELECT pg_notify('news', 'hello')")
     assert await asyncio.wait_for(heard.get(), 5) == "hello"
     admin = await asyncpg.connect(database.dsn("admin"))
-    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()")
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()"
+    )
     await admin.close()
     await asyncio.wait_for(lost.wait(), 5)
 
@@ -137,3 +140,17 @@ async def test_an_edited_migration_is_noticed(database):
     await connection.close()
     with pytest.raises(migrate.MigrationError, match=r"auth/0001_.* was edited"):
         await migrate.up(owner)
+
+
+async def test_a_slow_statement_is_logged_with_its_plan(db, monkeypatch):
+    monkeypatch.setattr("mesh.db.SLOW_STATEMENT_SECONDS", 0.01)
+    with structlog.testing.capture_logs() as logs:
+        async with db.tenant(ONE) as tx:
+            await tx.fetch("SELECT note, pg_sleep(0.02) FROM (VALUES ('a')) AS t (note) WHERE note = $1", "a")
+        async with asyncio.timeout(5):
+            while not logs:
+                await asyncio.sleep(0.01)
+    (line,) = logs
+    assert line["event"] == "slow_statement"
+    assert line["duration_ms"] >= 20
+    assert "Result" in line["plan"][0]
