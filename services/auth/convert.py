@@ -227,6 +227,15 @@ def from_new_api_key(request: pb.CreateApiKeyRequest, now: datetime) -> NewApiKe
     )
 
 
+def from_revoke(request: pb.RevokeApiKeyRequest) -> tuple[UUID, UUID]:
+    """Check a revocation and return organization and key."""
+    violations = Violations()
+    organization_id = read_uuid(violations, "organization_id", request.organization_id)
+    api_key_id = read_uuid(violations, "api_key_id", request.api_key_id)
+    violations.raise_if_any()
+    return organization_id, api_key_id
+
+
 def from_audit_entries(request: pb.AppendAuditEntriesRequest) -> list[AuditEntry]:
     """Check entries of another service."""
     violations = Violations()

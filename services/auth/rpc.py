@@ -1,4 +1,8 @@
-"""Auth on the wire: protobuf in, protobuf out, no rules."""
+"""Auth on the wire: protobuf in, protobuf out, no rules.
+
+The transaction of a mutation is opened here, because the idempotency key is reserved and the answer stored, as the
+protobuf that the caller got, in that same transaction.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,13 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.auth.v1 import auth_service_pb2_grpc
 
 from mesh.access import PrincipalKind, current_principal
+from mesh.clock import Clock
+from mesh.db import Database
+from mesh.idempotency import Idempotency, attempt
+from mesh.pagination import PageTokens
 from services.auth import convert
 from services.auth.key_changes import KeyChanges
+from services.auth.keys import ApiKeys
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
@@ -23,13 +32,34 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
     """Handles the RPCs of `AuthService`.
 
     Args:
-        accounts: Organizations, keys, service accounts, audit.
+        accounts: Organizations, look-ups of keys and service accounts, audit.
+        keys: Creating, listing and revoking API keys.
         sessions: Signing in.
         key_changes: Watching keys.
+        db: For the transaction that a mutation and its idempotency key share.
+        idempotency: Replays.
+        page_tokens: Pages.
+        clock: For checking that an expiry lies ahead.
     """
 
-    def __init__(self, *, accounts: Accounts, sessions: Sessions, key_changes: KeyChanges) -> None:
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        keys: ApiKeys,
+        sessions: Sessions,
+        key_changes: KeyChanges,
+        db: Database,
+        idempotency: Idempotency,
+        page_tokens: PageTokens,
+        clock: Clock,
+    ) -> None:
         self._accounts = accounts
+        self._keys = keys
+        self._db = db
+        self._idempotency = idempotency
+        self._page_tokens = page_tokens
+        self._clock = clock
         self._sessions = sessions
         self._key_changes = key_changes
 
@@ -42,6 +72,59 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         """Stream a snapshot of keys and then every change."""
         async for grants, snapshot_complete in self._key_changes.watch(snapshot_keys_max=request.snapshot_keys_max):
             yield convert.to_watch_response(grants, snapshot_complete=snapshot_complete)
+
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Any) -> pb.CreateApiKeyResponse:
+        """Create an API key."""
+        wanted = convert.from_new_api_key(request, self._clock.now())
+        principal = current_principal()
+        asked = attempt(request, organization_id=wanted.organization_id, principal=principal.subject)
+        async with self._db.tenant(wanted.organization_id) as tx:
+
+            async def create() -> pb.CreateApiKeyResponse:
+                api_key, secret = await self._keys.create(tx, wanted, principal)
+                return pb.CreateApiKeyResponse(api_key=convert.to_api_key(api_key), secret=secret)
+
+            return await self._idempotency.once(tx, asked, pb.CreateApiKeyResponse, create)
+
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.ApiKey:
+        """Revoke an API key."""
+        organization_id, api_key_id = convert.from_revoke(request)
+        principal = current_principal()
+        asked = attempt(request, organization_id=organization_id, principal=principal.subject)
+        async with self._db.tenant(organization_id) as tx:
+
+            async def revoke() -> pb.ApiKey:
+                return convert.to_api_key(
+                    await self._keys.revoke(
+                        tx, organization_id=organization_id, api_key_id=api_key_id, principal=principal
+                    )
+                )
+
+            return await self._idempotency.once(tx, asked, pb.ApiKey, revoke)
+
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
+        """List an organization's API keys."""
+        organization_id = UUID(request.organization_id)
+        listing = f"api_keys/{organization_id}"
+        wanted = self._page_tokens.read(page_size=request.page_size, page_token=request.page_token, listing=listing)
+        found = await self._keys.list(organization_id, before_id=wanted.after_id, limit=wanted.fetch_limit)
+        page = self._page_tokens.page(found, [key.api_key_id for key in found], request=wanted, listing=listing)
+        return pb.ListApiKeysResponse(
+            api_keys=[convert.to_api_key(key) for key in page.rows], next_page_token=page.next_page_token
+        )
+
+    async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, context: Any) -> pb.ListAuditEntriesResponse:
+        """List an organization's audit log."""
+        organization_id = UUID(request.organization_id)
+        listing = f"audit_entries/{organization_id}"
+        wanted = self._page_tokens.read(page_size=request.page_size, page_token=request.page_token, listing=listing)
+        found = await self._accounts.list_audit_entries(
+            organization_id, before_id=wanted.after_id, limit=wanted.fetch_limit
+        )
+        page = self._page_tokens.page(found, [entry.audit_entry_id for entry in found], request=wanted, listing=listing)
+        return pb.ListAuditEntriesResponse(
+            audit_entries=[convert.to_audit_entry(entry) for entry in page.rows], next_page_token=page.next_page_token
+        )
 
     async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Any) -> pb.Organization:
         """Get an organization."""

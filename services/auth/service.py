@@ -1,4 +1,4 @@
-"""Rules and transactions of API keys, organizations, service accounts and the audit log."""
+"""Rules and transactions of organizations, service accounts, the audit log and the look-up of keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from uuid import UUID
 from contract import key_format
 from mesh.clock import Clock
 from mesh.db import Database
-from mesh.ids import IdSource
 from services.auth import store
 from services.auth.errors import OrganizationNotFound
 from services.auth.model import AuditEntry, KeyGrant, Organization, ServiceAccount
@@ -24,14 +23,12 @@ class Accounts:
         db: Auth's tables.
         peppers: Peppers of key digests by version.
         clock: Time.
-        ids: New ids.
     """
 
-    def __init__(self, *, db: Database, peppers: Mapping[int, bytes], clock: Clock, ids: IdSource) -> None:
+    def __init__(self, *, db: Database, peppers: Mapping[int, bytes], clock: Clock) -> None:
         self._db = db
         self._peppers = dict(peppers)
         self._clock = clock
-        self._ids = ids
 
     async def resolve_keys(self, digests: Sequence[bytes]) -> list[KeyGrant]:
         """Return the grants of the digests that are known and note that these keys are in use."""

@@ -1,4 +1,8 @@
-"""Billing on the wire: protobuf in, protobuf out, no rules."""
+"""Billing on the wire: protobuf in, protobuf out, no rules.
+
+The transaction of a mutation is opened here, because the idempotency key is reserved and the answer stored, as the
+protobuf that the caller got, in that same transaction.
+"""
 
 from __future__ import annotations
 

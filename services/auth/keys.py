@@ -1,0 +1,129 @@
+"""Rules of API keys: who may create, list and revoke them, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from tollway.options.v1 import access_pb2
+
+from contract import key_format
+from mesh import jobs
+from mesh.access import Principal, platform_role_has
+from mesh.clock import Clock
+from mesh.db import Connection, Database
+from mesh.ids import IdSource
+from services.auth import convert, store
+from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
+from services.auth.model import ApiKey, AuditEntry, NewApiKey
+
+ANNOUNCE_KEY: Final = "announce_api_key"
+_REVOKES_ANY: Final = frozenset({access_pb2.ROLE_OWNER, access_pb2.ROLE_ADMIN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pepper:
+    """The pepper that new digests are made with."""
+
+    version: int
+    value: bytes
+
+
+class ApiKeys:
+    """Creates, lists and revokes API keys. Changes run in the transaction that they are given.
+
+    Args:
+        db: Auth's tables.
+        pepper: For digests of new keys.
+        random_bytes: A cryptographic source of randomness.
+        clock: Time.
+        ids: New ids.
+    """
+
+    def __init__(
+        self, *, db: Database, pepper: Pepper, random_bytes: Callable[[int], bytes], clock: Clock, ids: IdSource
+    ) -> None:
+        self._db = db
+        self._pepper = pepper
+        self._random_bytes = random_bytes
+        self._clock = clock
+        self._ids = ids
+
+    async def create(self, tx: Connection, wanted: NewApiKey, principal: Principal) -> tuple[ApiKey, str]:
+        """Create a key and return it with its secret, which is not kept.
+
+        The audit entry and the e-mail to the organization's contact address belong to the same transaction.
+        """
+        secret = key_format.mint(convert.to_mode(wanted.mode), self._random_bytes(key_format.RANDOM_BYTES))
+        api_key = ApiKey(
+            api_key_id=self._ids.uuid7(),
+            organization_id=wanted.organization_id,
+            name=wanted.name,
+            hint=key_format.hint(secret),
+            mode=wanted.mode,
+            scopes=wanted.scopes,
+            allowed_ips=wanted.allowed_ips,
+            external_subject=wanted.external_subject,
+            creator_id=UUID(principal.subject),
+            create_time=self._clock.now(),
+            expire_time=wanted.expire_time,
+        )
+        digest = key_format.digest(secret, self._pepper.value)
+        await store.insert_api_key(tx, api_key, digest=digest, pepper_version=self._pepper.version)
+        await self._audit(tx, api_key, principal, "api_key.create", {"name": api_key.name, "hint": api_key.hint})
+        await jobs.enqueue(
+            tx,
+            ANNOUNCE_KEY,
+            {"key_name": api_key.name, "hint": api_key.hint, "create_time": api_key.create_time.isoformat()},
+            job_id=self._ids.uuid7(),
+            organization_id=api_key.organization_id,
+        )
+        return api_key, secret
+
+    async def revoke(self, tx: Connection, *, organization_id: UUID, api_key_id: UUID, principal: Principal) -> ApiKey:
+        """Revoke a key; one that is revoked already is returned as it is.
+
+        Raises:
+            ApiKeyNotFound: The organization has no such key.
+            ApiKeyNotOwn: A member asks for a key that somebody else created.
+        """
+        api_key = await store.lock_api_key(tx, organization_id, api_key_id)
+        if api_key is None:
+            raise ApiKeyNotFound
+        if str(api_key.creator_id) != principal.subject and not _revokes_any(principal, organization_id):
+            raise ApiKeyNotOwn
+        if api_key.revoke_time is not None:
+            return api_key
+        await store.revoke_api_key(tx, organization_id, api_key_id, self._clock.now())
+        await self._audit(tx, api_key, principal, "api_key.revoke", {"name": api_key.name, "hint": api_key.hint})
+        revoked = await store.lock_api_key(tx, organization_id, api_key_id)
+        assert revoked is not None, "its row is locked"  # noqa: S101
+        return revoked
+
+    async def list(self, organization_id: UUID, *, before_id: UUID | None, limit: int) -> list[ApiKey]:
+        """Return an organization's keys, newest first."""
+        async with self._db.read(organization_id) as tx:
+            return await store.list_api_keys(tx, organization_id, before_id=before_id, limit=limit)
+
+    async def _audit(
+        self, tx: Connection, api_key: ApiKey, principal: Principal, action: str, details: Mapping[str, Any]
+    ) -> None:
+        entry = AuditEntry(
+            audit_entry_id=self._ids.uuid7(),
+            organization_id=api_key.organization_id,
+            actor=principal.subject,
+            action=action,
+            resource=f"api_key/{api_key.api_key_id}",
+            details=details,
+            create_time=self._clock.now(),
+        )
+        await store.append_audit_entry(tx, entry)
+
+
+def _revokes_any(principal: Principal, organization_id: UUID) -> bool:
+    """Tell whether somebody may revoke what others created: as owner or admin, or as the operator."""
+    if platform_role_has(principal.platform_roles, access_pb2.PERMISSION_KEYS_REVOKE):
+        return True
+    return principal.organization_id == organization_id and principal.role in _REVOKES_ANY
