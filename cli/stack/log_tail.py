@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 TAIL_BYTES_MAX = 8_192
@@ -17,11 +18,27 @@ def tail(path: Path, line_count: int) -> list[str]:
             text = log.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    lines = [line.rstrip()[:LINE_CHARACTERS_MAX] for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return lines[-line_count:]
 
 
 def last_line(path: Path) -> str:
-    """Returns the last line that is not blank, or says that there is none."""
+    """Returns what the last line says, or that there is none."""
     lines = tail(path, 1)
-    return lines[0] if lines else f"it wrote nothing to {path}"
+    return _readable(lines[0])[:LINE_CHARACTERS_MAX] if lines else f"it wrote nothing to {path}"
+
+
+def _readable(line: str) -> str:
+    """Returns a JSON log line's event and reason; any other line as it is."""
+    if not line.startswith("{"):
+        return line
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    reason = record.get("error") or record.get("detail") or _last_of(record.get("exception"))
+    return f"{record.get('event', '')}: {reason}" if reason else str(record.get("event", line))
+
+
+def _last_of(exception: object) -> str:
+    return str(exception).strip().splitlines()[-1] if exception else ""

@@ -1,0 +1,1 @@
+"""One module per command of `tollway`: options in, lines out; the work is elsewhere."""

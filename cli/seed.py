@@ -1,0 +1,133 @@
+"""Puts the demo data into an installation; safe to repeat, and separate from the schema.
+
+Accounts are written as auth's system role, which is the only one that may. Subscriptions are asked for with billing's
+RPC, because a subscription is more than a row: billing pushes its limits to the limiter.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+from argon2 import PasswordHasher
+from tollway.billing.v1 import billing_service_pb2
+
+from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, TENANTS, Organization
+from cli.stack.secrets import Secrets
+from contract import key_format
+from mesh.client import Clients
+from mesh.sql import load
+
+QUERIES = load(__package__)
+PEPPER_VERSION: Final = 1
+SERVICE_ACCOUNT_DAYS: Final = 365
+PROCESS: Final = "cli"
+
+
+async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
+    """Inserts organizations, people, keys and the service account that are missing.
+
+    Args:
+        auth_system_dsn: Connection string of auth's system role.
+        secrets: What demo passwords and keys are derived from.
+
+    Returns:
+        How many organizations were new.
+    """
+    connection = await asyncpg.connect(auth_system_dsn)
+    try:
+        async with connection.transaction():
+            same = await _is_same_installation(connection, secrets)
+            inserted = [await _seed_organization(connection, each, secrets, rehash=not same) for each in ORGANIZATIONS]
+            await _seed_service_account(connection, secrets)
+    finally:
+        await connection.close()
+    return sum(inserted)
+
+
+async def seed_subscriptions(clients: Clients) -> None:
+    """Subscribes every tenant to its plan; a replay changes nothing."""
+    for tenant in TENANTS:
+        await clients.billing.CreateSubscription(
+            billing_service_pb2.CreateSubscriptionRequest(
+                organization_id=str(tenant.organization_id),
+                plan_id=tenant.plan_id or "",
+                idempotency_key=f"demo-subscription-{tenant.slug}",
+            )
+        )
+
+
+async def _is_same_installation(connection: asyncpg.Connection, secrets: Secrets) -> bool:
+    """Says whether the accounts there are of this installation's secrets; an external database may outlive them."""
+    found = await connection.fetchval(QUERIES["select_service_account_digest"], SERVICE_ACCOUNT.service_account_id)
+    return bool(found == _digest(SERVICE_ACCOUNT.token(secrets), secrets))
+
+
+def _digest(key: str, secrets: Secrets) -> bytes:
+    return key_format.digest(key, bytes.fromhex(secrets.key_pepper))
+
+
+async def _seed_organization(
+    connection: asyncpg.Connection, organization: Organization, secrets: Secrets, *, rehash: bool
+) -> bool:
+    now = datetime.now(UTC)
+    status = await connection.execute(
+        QUERIES["insert_organization"],
+        organization.organization_id,
+        organization.name,
+        f"demo-{organization.slug}",
+        f"hello@{organization.slug}.example",
+        f"billing@{organization.slug}.example",
+        now,
+    )
+    await _seed_people(connection, organization, secrets, now, rehash=rehash)
+    if organization.api_key_id is not None:
+        key = organization.api_key(secrets)
+        await connection.execute(
+            QUERIES["upsert_api_key"],
+            organization.organization_id,
+            organization.api_key_id,
+            _digest(key, secrets),
+            PEPPER_VERSION,
+            key_format.hint(key),
+            organization.people[0].person_id,
+            now,
+        )
+    return bool(status == "INSERT 0 1")
+
+
+async def _seed_people(
+    connection: asyncpg.Connection, organization: Organization, secrets: Secrets, now: datetime, *, rehash: bool
+) -> None:
+    people_ids = [each.person_id for each in organization.people]
+    known = {row["person_id"] for row in await connection.fetch(QUERIES["select_people"], people_ids)}
+    hasher = PasswordHasher()
+    for person in organization.people:
+        # A hash takes 50 ms by design: only who is new needs one.
+        if rehash or person.person_id not in known:
+            hashed = hasher.hash(person.password(secrets))
+            await connection.execute(QUERIES["upsert_person"], person.person_id, person.email, person.name, hashed, now)
+        await connection.execute(
+            QUERIES["insert_membership"], organization.organization_id, person.person_id, person.role, now
+        )
+        if person.platform_role:
+            await connection.execute(QUERIES["insert_platform_role"], person.person_id, person.platform_role, now)
+
+
+async def _seed_service_account(connection: asyncpg.Connection, secrets: Secrets) -> None:
+    now = datetime.now(UTC)
+    token = SERVICE_ACCOUNT.token(secrets)
+    await connection.execute(
+        QUERIES["upsert_service_account"],
+        SERVICE_ACCOUNT.organization_id,
+        SERVICE_ACCOUNT.service_account_id,
+        SERVICE_ACCOUNT.name,
+        SERVICE_ACCOUNT.role,
+        SERVICE_ACCOUNT.platform_role,
+        _digest(token, secrets),
+        PEPPER_VERSION,
+        f"{token[:10]}…{token[-4:]}",
+        now,
+        now + timedelta(days=SERVICE_ACCOUNT_DAYS),
+    )

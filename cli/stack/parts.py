@@ -1,0 +1,157 @@
+"""The processes of the stack: what each is started with and how it says that it is ready.
+
+Each gets the secrets that are its own business and no others: the signing key is auth's, the peppers are auth's and
+the edge's, a service's passwords are its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from cli.stack.installation import Installation
+from cli.stack.roles import SERVICES, service_logins
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+EDGE_DRAIN_SECONDS: Final = 5
+MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
+WITH_PEPPERS: Final = ("auth", "edge")
+SHARED_SOURCES: Final = ("mesh", "contract", "gen/python/tollway")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One process."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = dataclasses.field(repr=False)
+    log_path: Path
+    # Answers 200 once the process is ready; `tcp://host:port` where a greeting is all there is.
+    ready_url: str
+    # Folders whose change restarts it under `tollway dev`, below ROOT.
+    sources: Sequence[str] = ()
+
+
+def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part]:
+    """Returns the processes in the order they start in; they stop in the opposite one.
+
+    Args:
+        installation: Where things are and what opens them.
+        inherited: The environment of this process, which theirs is based on.
+    """
+    base = {**inherited, **_shared_environment(installation), "PYTHONUNBUFFERED": "1"}
+    python = [sys.executable, "-m"]
+    smtp, upstream = installation.ports.address("smtp"), installation.ports.address("upstream")
+    served_log = str(installation.layout.served_log)
+    return [
+        Part(
+            name="smtp",
+            command=[*python, "cli.stack.smtp_catcher", "--listen", smtp, "--folder", str(installation.layout.mail)],
+            environment=dict(inherited),
+            log_path=installation.layout.log("smtp"),
+            ready_url=f"tcp://{smtp}",
+        ),
+        Part(
+            name="upstream",
+            command=[*python, "demo.upstream", "--listen", upstream, "--served-log", served_log],
+            environment=dict(inherited),
+            log_path=installation.layout.log("upstream"),
+            ready_url=f"http://{upstream}/health/ready",
+            sources=("demo",),
+        ),
+        *(_service(installation, name, base) for name in SERVICES),
+        _gateway(installation, base),
+        _edge(installation, base),
+    ]
+
+
+def part_environment(installation: Installation, name: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Returns the whole environment of one part; for whoever starts it by hand."""
+    return dict(next(part for part in parts(installation, inherited) if part.name == name).environment)
+
+
+def inherited_environment() -> dict[str, str]:
+    """Returns this process's environment without what opens more than a part may: the external server's admin."""
+    return {name: value for name, value in os.environ.items() if name != "TOLLWAY_POSTGRES_ADMIN_DSN"}
+
+
+def _shared_environment(installation: Installation) -> dict[str, str]:
+    environment = {
+        "TOLLWAY_ENVIRONMENT": "local",
+        "TOLLWAY_PROCESS_SECRET": installation.secrets.process_secret,
+    }
+    for service in SERVICES:
+        environment[f"TOLLWAY_{service.upper()}_ADDRESS"] = installation.ports.address(service)
+    if installation.kafka_bootstrap:
+        environment["TOLLWAY_KAFKA_BOOTSTRAP"] = installation.kafka_bootstrap
+    return environment
+
+
+def _service(installation: Installation, name: str, base: Mapping[str, str]) -> Part:
+    prefix = f"TOLLWAY_{name.upper()}"
+    tenant, system = service_logins(name)
+    environment = {
+        **base,
+        f"{prefix}_LISTEN": installation.ports.address(name),
+        f"{prefix}_METRICS_LISTEN": installation.ports.address(f"{name}-metrics"),
+        f"{prefix}_DSN": installation.postgres.dsn(tenant),
+        f"{prefix}_SYSTEM_DSN": installation.postgres.dsn(system),
+        "TOLLWAY_DATA_KEYS": f"1:{installation.secrets.data_key}",
+        "TOLLWAY_REDIS_URL": installation.redis_url,
+    }
+    if name in WITH_PEPPERS:
+        environment["TOLLWAY_KEY_PEPPERS"] = f"1:{installation.secrets.key_pepper}"
+    if name == "auth":
+        environment["TOLLWAY_SIGNING_KEY"] = installation.secrets.signing_key
+    if name == "notification":
+        environment.setdefault("TOLLWAY_SMTP_URL", f"smtp://{installation.ports.address('smtp')}")
+        environment.setdefault("TOLLWAY_MAIL_FROM", MAIL_FROM)
+    return Part(
+        name=name,
+        command=[sys.executable, "-m", f"services.{name}"],
+        environment=environment,
+        log_path=installation.layout.log(name),
+        ready_url=f"{installation.ports.url(f'{name}-metrics')}/health/ready",
+        sources=(*SHARED_SOURCES, f"services/{name}"),
+    )
+
+
+def _gateway(installation: Installation, base: Mapping[str, str]) -> Part:
+    return Part(
+        name="gateway",
+        command=[sys.executable, "-m", "graphql_gateway"],
+        environment={
+            **base,
+            "TOLLWAY_GATEWAY_LISTEN": installation.ports.address("gateway"),
+            "TOLLWAY_GATEWAY_METRICS_LISTEN": installation.ports.address("gateway-metrics"),
+        },
+        log_path=installation.layout.log("gateway"),
+        ready_url=f"{installation.ports.url('gateway-metrics')}/health/ready",
+        sources=(*SHARED_SOURCES, "graphql_gateway"),
+    )
+
+
+def _edge(installation: Installation, base: Mapping[str, str]) -> Part:
+    environment = {
+        **base,
+        "TOLLWAY_EDGE_LISTEN": installation.ports.address("edge"),
+        "TOLLWAY_EDGE_ADMIN_LISTEN": installation.ports.address("edge-admin"),
+        "TOLLWAY_EDGE_WORKERS": str(installation.workers),
+        "TOLLWAY_EDGE_DATA_DIR": str(installation.layout.edge),
+        "TOLLWAY_KEY_PEPPERS": f"1:{installation.secrets.key_pepper}",
+    }
+    environment.setdefault("TOLLWAY_EDGE_DRAIN_SECONDS", str(EDGE_DRAIN_SECONDS))
+    environment.setdefault("TOLLWAY_UPSTREAM_URL", installation.ports.url("upstream"))
+    return Part(
+        name="edge",
+        command=[sys.executable, "-m", "edge_proxy"],
+        environment=environment,
+        log_path=installation.layout.log("edge"),
+        ready_url=f"{installation.ports.url('edge-admin')}/health/ready",
+        sources=(*SHARED_SOURCES, "edge_proxy"),
+    )

@@ -1,0 +1,85 @@
+"""The installation's secrets: made once, kept in one file that only its owner reads.
+
+Passwords and keys of the demo data are not kept: they are derived from the installation's secret (HMAC-SHA-256), so a
+second start, or `tollway seed`, finds the same ones again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from cli.stack.errors import StackError
+from cli.stack.files import write_json
+from cli.stack.roles import SUPERUSER, logins
+
+SECRET_BYTES: Final = 32
+VERSION: Final = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What the processes of one installation share, and what each of them keeps for itself. All in hex."""
+
+    installation_secret: str = dataclasses.field(repr=False)
+    process_secret: str = dataclasses.field(repr=False)
+    key_pepper: str = dataclasses.field(repr=False)
+    data_key: str = dataclasses.field(repr=False)
+    signing_key: str = dataclasses.field(repr=False)
+    postgres_passwords: Mapping[str, str] = dataclasses.field(repr=False)
+
+    def derive(self, purpose: str, byte_count: int = SECRET_BYTES) -> bytes:
+        """Returns bytes that belong to a purpose: the same for the same installation, unrelated to all others."""
+        derived = hmac.digest(bytes.fromhex(self.installation_secret), purpose.encode(), hashlib.sha256)
+        return derived[:byte_count]
+
+
+def load_or_create(path: Path, *, database_exists: bool) -> Secrets:
+    """Reads the secrets, or makes them on the first start.
+
+    Args:
+        path: The file.
+        database_exists: Whether a database folder is there already, which opens only with its own secrets.
+
+    Raises:
+        StackError: when the file cannot be read, or is missing beside an existing database.
+    """
+    if path.exists():
+        return load(path)
+    if database_exists:
+        raise StackError(f"{path} is missing but its database is there: put it back, or start clean with --reset")
+    created = _create()
+    write_json(path, {"version": VERSION, **dataclasses.asdict(created)}, mode=0o600)
+    return created
+
+
+def load(path: Path) -> Secrets:
+    """Reads the secrets.
+
+    Raises:
+        StackError: when the file is not there or not what was written.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found.pop("version")
+        return Secrets(**found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not what was written"
+        raise StackError(f"cannot read the secrets in {path} ({reason}): put it back, or start with --reset") from error
+
+
+def _create() -> Secrets:
+    return Secrets(
+        installation_secret=secrets.token_hex(SECRET_BYTES),
+        process_secret=secrets.token_hex(SECRET_BYTES),
+        key_pepper=secrets.token_hex(SECRET_BYTES),
+        data_key=secrets.token_hex(SECRET_BYTES),
+        signing_key=secrets.token_hex(SECRET_BYTES),
+        postgres_passwords={login: secrets.token_urlsafe(24) for login in (SUPERUSER, *logins())},
+    )
