@@ -143,7 +143,8 @@ def tollway(folder: Path, upstream_port: int) -> Iterator[tuple[dict[str, Any], 
                 sys.exit(f"the stack did not start:\n{(folder / 'stack.log').read_text(encoding='utf-8')}")
             time.sleep(0.1)
         stack = json.loads((data / "stack.json").read_text(encoding="utf-8"))
-        stack["process_secret"] = process_secret(stack["edge"]["pids"][0])
+        secrets = json.loads((data / "secrets.json").read_text(encoding="utf-8"))
+        stack["process_secret"] = secrets["process_secret"]
         processes = psutil.Process(child.pid).children(recursive=True)
         for process in processes:
             is_worker = process.pid in stack["edge"]["pids"][1:]
@@ -152,11 +153,6 @@ def tollway(folder: Path, upstream_port: int) -> Iterator[tuple[dict[str, Any], 
     finally:
         child.send_signal(signal.SIGINT)
         child.wait(30)
-
-
-def process_secret(pid: int) -> str:
-    """Read the installation's process secret from the environment of one of its processes."""
-    return psutil.Process(pid).environ()["TOLLWAY_PROCESS_SECRET"]
 
 
 async def lift_limits(stack: dict[str, Any], organization_id: str) -> None:
