@@ -1,0 +1,48 @@
+"""What the edge reads from its environment. Routes and upstreams have a file of their own, see `routes_file`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, SecretStr, field_validator
+
+from mesh.config import ProcessSettings, host_port, versioned_keys
+
+DEFAULT_ROUTES_PATH: Final = Path(__file__).with_name("default.yaml")
+
+
+class EdgeSettings(ProcessSettings):
+    """Settings of supervisor and workers."""
+
+    edge_listen: str = "127.0.0.1:8080"
+    edge_admin_listen: str = "127.0.0.1:8081"
+    edge_workers: int = Field(default=0, ge=0, le=256)
+    edge_config: Path = DEFAULT_ROUTES_PATH
+    edge_data_dir: Path = Path("var/edge")
+    edge_decision_deadline_ms: int = Field(default=50, ge=1, le=10_000)
+    edge_drain_seconds: float = Field(default=30.0, gt=0, le=3_600)
+    # 4 KiB is one event at its largest; below 64 MiB a journal cannot hold its own two segments.
+    edge_journal_bytes_max: int = Field(default=1 << 30, ge=1 << 16)
+    edge_journal_segment_bytes_max: int = Field(default=16 << 20, ge=1 << 14)
+    # 0 leaves it to the kernel when pages reach the disk.
+    edge_journal_sync_ms: int = Field(default=100, ge=0, le=60_000)
+    key_peppers: SecretStr
+    kafka_bootstrap: str | None = None
+
+    @field_validator("edge_listen", "edge_admin_listen")
+    @classmethod
+    def _is_host_port(cls, value: str) -> str:
+        host_port(value)
+        return value
+
+    @field_validator("key_peppers")
+    @classmethod
+    def _are_versioned_keys(cls, value: SecretStr) -> SecretStr:
+        versioned_keys(value.get_secret_value())
+        return value
+
+    def peppers(self) -> list[bytes]:
+        """Return the peppers, the one for new keys first."""
+        keys = versioned_keys(self.key_peppers.get_secret_value())
+        return [keys[version] for version in sorted(keys, reverse=True)]

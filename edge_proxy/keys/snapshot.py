@@ -1,0 +1,59 @@
+"""The key cache on disk, so that a worker starts while `auth` is down.
+
+The file holds digests and grants, never keys: magic and version, then per grant a length and the serialised message,
+then a CRC-32 of everything before. It is replaced as a whole (write, fsync, rename); a file that is torn or of another
+version counts as none.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from tollway.auth.v1 import auth_service_pb2 as auth
+
+MAGIC: Final = b"TWKEYS\x00\x01"
+_LENGTH: Final = struct.Struct("<I")
+
+
+def write(path: Path, grants: Iterable[auth.KeyGrant]) -> None:
+    """Replace the snapshot."""
+    parts = [MAGIC]
+    for grant in grants:
+        message = grant.SerializeToString()
+        parts += (_LENGTH.pack(len(message)), message)
+    content = b"".join(parts)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content + _LENGTH.pack(zlib.crc32(content)))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read(path: Path) -> list[auth.KeyGrant] | None:
+    """Return the grants of the snapshot, or None where there is none that can be trusted."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    body, checksum = content[:-4], content[-4:]
+    if not body.startswith(MAGIC) or _LENGTH.pack(zlib.crc32(body)) != checksum:
+        return None
+    grants = []
+    position = len(MAGIC)
+    try:
+        while position < len(body):
+            (length,) = _LENGTH.unpack_from(body, position)
+            position += 4
+            grants.append(auth.KeyGrant.FromString(body[position : position + length]))
+            position += length
+    except (struct.error, DecodeError):
+        return None
+    return grants

@@ -1,0 +1,1 @@
+"""Where journalled events go: to `metering` over gRPC, or to Kafka."""

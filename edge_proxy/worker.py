@@ -1,0 +1,378 @@
+"""One worker: wires everything together and serves the socket that the supervisor handed over.
+
+Started by the supervisor as a process of its own (never forked, because gRPC's threads do not survive a fork). It talks
+to the supervisor over one inherited socket: JSON lines with its state and numbers, and it ends when that socket does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+import time
+from typing import Any, Final
+
+import structlog
+from tollway.auth.v1 import auth_service_pb2 as auth
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
+
+from edge_proxy import routes_file
+from edge_proxy.config import EdgeSettings
+from edge_proxy.journal.writer import JournalWriter
+from edge_proxy.keys import snapshot
+from edge_proxy.keys.cache import KeyCache
+from edge_proxy.keys.resolve import KeyResolver
+from edge_proxy.keys.watch import KeyWatch
+from edge_proxy.limits import decide_client
+from edge_proxy.limits.decide_client import DecideClient
+from edge_proxy.limits.local_share import LocalShare
+from edge_proxy.limits.policy import Policies
+from edge_proxy.metrics import WorkerMetrics
+from edge_proxy.pipeline import Pipeline
+from edge_proxy.routes import RouteTable
+from edge_proxy.server.protocol import Server
+from edge_proxy.sink.base import Sink
+from edge_proxy.sink.ingest import IngestSink
+from edge_proxy.sink.kafka import KafkaSink
+from edge_proxy.sink.sender import Sender
+from edge_proxy.upstream.pool import Upstreams
+from mesh import process
+from mesh.client import Clients
+from mesh.config import load
+from mesh.ids import RandomIds
+
+PROCESS_NAME: Final = "edge_proxy"
+ACCEPTS_PER_TURN_MAX: Final = 4
+REPORT_SECONDS: Final = 1.0
+SNAPSHOT_SECONDS: Final = 10.0
+LAG_SECONDS: Final = 0.5
+FLUSH_SECONDS_MAX: Final = 5.0
+GC_THRESHOLD: Final = 50_000
+_PR_SET_PDEATHSIG: Final = 1
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """A worker's parts and what happens to them.
+
+    Args:
+        settings: The environment.
+        table: The routes file, compiled.
+        index: Which worker this is; the first one writes the key snapshot.
+    """
+
+    def __init__(self, settings: EdgeSettings, table: RouteTable, index: int) -> None:
+        self._settings = settings
+        self._index = index
+        self._journals = settings.edge_data_dir / "journal"
+        self._snapshot_path = settings.edge_data_dir / "keys.snapshot"
+        self._snapshot_changes = 0
+        ids = RandomIds()
+        self._clients = Clients(settings, process=PROCESS_NAME)
+        self.metrics = WorkerMetrics()
+        self._cache = KeyCache()
+        self._watch = KeyWatch(self._cache, self._open_watch)
+        self._resolver = KeyResolver(self._cache, self._clients.auth.ResolveKeys)
+        self._policies = Policies()
+        self._share = LocalShare(self._policies)
+        self._limiter = DecideClient(
+            self._open_decide,
+            deadline_seconds=settings.edge_decision_deadline_ms / 1000,
+            policies=self._policies,
+            share=self._share,
+        )
+        self._journal = JournalWriter(
+            self._journals,
+            ids.uuid7(),
+            bytes_max=settings.edge_journal_bytes_max,
+            segment_bytes_max=settings.edge_journal_segment_bytes_max,
+            sync_interval_seconds=settings.edge_journal_sync_ms / 1000,
+        )
+        self._sink = self._open_sink()
+        self._sender = Sender(self._journals, self._journal, self._sink)
+        self._upstreams = Upstreams()
+        self._upstreams.configure(dict(table.upstreams))
+        self._pipeline = Pipeline(
+            table=table,
+            peppers=settings.peppers(),
+            keys=self._resolver,
+            limiter=self._limiter,
+            share=self._share,
+            policies=self._policies,
+            upstreams=self._upstreams,
+            journal=self._journal,
+            metrics=self.metrics,
+            ids=ids,
+            now_us=lambda: time.time_ns() // 1_000,
+            decision_deadline_ms=settings.edge_decision_deadline_ms,
+            health=self.health,
+        )
+        self.server = Server(self._pipeline.handle, self._pipeline.refuse_early)
+
+    def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the background work."""
+        stored = snapshot.read(self._snapshot_path)
+        if stored is not None:
+            self._cache.put_stored(stored)
+        coroutines = (
+            self._watch.run(),
+            self._limiter.run(),
+            self._journal.sync_forever(),
+            self._sender.run(),
+            self._write_snapshots(),
+            self._measure_lag(),
+        )
+        return [tasks.create_task(coroutine) for coroutine in coroutines]
+
+    def reload(self) -> None:
+        """Read the routes file again; a wrong one changes nothing."""
+        try:
+            table = routes_file.read(self._settings.edge_config)
+        except routes_file.RoutesFileError as error:
+            self.metrics.counters["reloads_refused"] += 1
+            log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
+            return
+        self._upstreams.configure(dict(table.upstreams))
+        self._pipeline.table = table
+        self.metrics.counters["reloads"] += 1
+        log.info("routes_loaded", routes=len(table.routes))
+
+    async def stop(self) -> None:
+        """Finish what is in flight and send what is journalled, within bounds."""
+        await self.server.drain(self._settings.edge_drain_seconds)
+        is_flushed = await self._sender.flush(FLUSH_SECONDS_MAX)
+        log.info("worker_drained", journal_flushed=is_flushed)
+
+    async def close(self) -> None:
+        """Let go of everything; after the background work has ended."""
+        self._upstreams.close()
+        await self._sink.close()
+        self._journal.close()
+        await self._clients.close()
+        self._write_snapshot()
+
+    def degraded(self) -> list[str]:
+        """Return what is away at the moment, by name and reason."""
+        reasons = []
+        if not self._watch.is_connected:
+            reasons.append("auth: key watch is not connected")
+        if not self._limiter.is_healthy:
+            reasons.append("ratelimit: decisions are made locally")
+        if not self._sink.is_available:
+            reasons.append("metering: events wait in the journal")
+        return reasons
+
+    def is_ready(self) -> bool:
+        """Tell whether requests can be served: routes and keys are loaded, the journal takes events."""
+        return self._cache.is_loaded and self._journal.has_room(0) and not self.server.is_draining
+
+    def health(self, path: str) -> tuple[int, bytes]:
+        """Answer a health question."""
+        if path == "/health/live":
+            return 200, b'{"status":"live"}'
+        is_ready = self.is_ready()
+        body = {"status": "ready" if is_ready else "not ready", "degraded": self.degraded()}
+        return (200 if is_ready else 503), json.dumps(body).encode()
+
+    def report(self) -> dict[str, Any]:
+        """Return state and numbers for the supervisor."""
+        self.metrics.gauges.update(
+            journal_bytes=self._journal.bytes_held,
+            journal_lag_bytes=self._sender.lag_bytes,
+            keys_held=len(self._cache),
+            connections=len(self.server.connections),
+            requests_in_flight=self._pipeline.in_flight,
+            degraded=len(self.degraded()),
+        )
+        self.metrics.counters["sink_acknowledged_batches"] = self._sender.acknowledged_batches
+        self.metrics.counters["sink_failures"] = self._sender.failures
+        self.metrics.counters["journals_adopted"] = self._sender.adopted
+        self.metrics.counters["decision_batches"] = self._limiter.batches
+        return {"ready": self.is_ready(), "degraded": self.degraded(), "metrics": self.metrics.snapshot()}
+
+    def _open_watch(self) -> Any:
+        return self._clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=self._metadata())
+
+    def _open_decide(self) -> Any:
+        channel: Any = self._clients.channel("ratelimit")
+        decide = channel.stream_stream(decide_client.METHOD, response_deserializer=ratelimit.DecideResponse.FromString)
+        return decide(metadata=self._metadata())
+
+    def _open_ingest(self) -> Any:
+        stub: Any = self._clients.metering
+        return stub.Ingest(metadata=self._metadata())
+
+    def _metadata(self) -> Any:
+        return tuple(self._clients.metadata())
+
+    def _open_sink(self) -> Sink:
+        if self._settings.kafka_bootstrap:
+            return KafkaSink(self._settings.kafka_bootstrap)
+        return IngestSink(self._open_ingest)
+
+    async def _write_snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_SECONDS)
+            self._write_snapshot()
+
+    def _write_snapshot(self) -> None:
+        if self._index == 0 and self._cache.is_loaded and self._cache.changes != self._snapshot_changes:
+            self._snapshot_changes = self._cache.changes
+            try:
+                snapshot.write(self._snapshot_path, self._cache.messages())
+            except OSError as error:
+                log.error("key_snapshot_not_written", error=str(error))  # noqa: TRY400 - the reason says it all
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(LAG_SECONDS)
+            self.metrics.gauges["event_loop_lag_seconds"] = max(0.0, loop.time() - before - LAG_SECONDS)
+
+
+class Acceptor:
+    """Takes connections from the shared socket, a few per turn, so that workers share a burst.
+
+    Args:
+        listener: The inherited socket.
+        server: Whose connections they become.
+        tasks: Runs the set-up of each connection.
+    """
+
+    def __init__(self, listener: socket.socket, server: Server) -> None:
+        self._listener = listener
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[Any]] = set()
+        listener.setblocking(False)
+
+    def start(self) -> None:
+        """Start accepting."""
+        self._loop.add_reader(self._listener.fileno(), self._accept, ACCEPTS_PER_TURN_MAX)
+
+    async def stop(self) -> None:
+        """Accept what is queued, so that nobody who got through is reset, then stop."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._accept(65_536)
+        self._listener.close()
+        if self._starting:
+            await asyncio.wait(self._starting)
+
+    def _accept(self, count_max: int) -> None:
+        for _ in range(count_max):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                log.error("not_accepted", error=str(error))  # noqa: TRY400 - the reason says it all
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._start(connection))
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _start(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._server.new_connection, connection)
+        except OSError:
+            # It was gone before it could be looked at.
+            connection.close()
+
+
+class Control:
+    """The socket to the supervisor."""
+
+    def __init__(self, control: socket.socket, worker: Worker) -> None:
+        self._control = control
+        self._worker = worker
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Report on request and every second; a closed socket means that the supervisor is gone."""
+        reader, writer = await asyncio.open_connection(sock=self._control)
+        reporter = asyncio.create_task(self._report_forever(writer))
+        try:
+            while await reader.readline():
+                self._write(writer)
+        except OSError:
+            pass
+        finally:
+            reporter.cancel()
+            writer.close()
+            stopping.set()
+
+    async def _report_forever(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            self._write(writer)
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _write(self, writer: asyncio.StreamWriter) -> None:
+        if writer.transport.get_write_buffer_size() == 0:
+            writer.write(json.dumps(self._worker.report(), separators=(",", ":")).encode() + b"\n")
+
+
+async def serve(
+    settings: EdgeSettings,
+    context: process.ProcessContext,
+    listener: socket.socket,
+    control: socket.socket | None,
+    index: int,
+) -> None:
+    """Serve until told to stop, then drain."""
+    table = routes_file.read(settings.edge_config)
+    worker = Worker(settings, table, index)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, worker.reload)
+    background = worker.start(context.tasks)
+    acceptor = Acceptor(listener, worker.server)
+    acceptor.start()
+    if control is not None:
+        background.append(context.tasks.create_task(Control(control, worker).run(context.stopping)))
+    log.info("worker_started", index=index, pid=os.getpid())
+    await context.stopping.wait()
+    await acceptor.stop()
+    await worker.stop()
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await worker.close()
+
+
+def main() -> None:
+    """Run as a child of the supervisor."""
+    parser = argparse.ArgumentParser(prog="edge_proxy.worker")
+    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    _die_with(options.parent)
+    settings = load(EdgeSettings)
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    listener = socket.socket(fileno=options.listen_fd)
+    control = socket.socket(fileno=options.control_fd)
+    control.setblocking(False)
+
+    async def run(context: process.ProcessContext) -> None:
+        await serve(settings, context, listener, control, options.index)
+
+    process.run(PROCESS_NAME, settings, run)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the supervisor ends in whatever way (prctl(2))."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit("the supervisor is gone")
+
+
+if __name__ == "__main__":
+    main()
