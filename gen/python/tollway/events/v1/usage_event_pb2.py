@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tollway/events/v1/usage_event.proto\x12\x11tollway.events.v1\"\xe0\x04\n\nUsageEvent\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x15\n\rstart_time_us\x18\x04 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x03\x12\x1b\n\x13upstream_latency_us\x18\x06 \x01(\x03\x12\x10\n\x08route_id\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x15\n\rpath_template\x18\t \x01(\t\x12\x0e\n\x06status\x18\n \x01(\r\x12+\n\x07outcome\x18\x0b \x01(\x0e\x32\x1a.tollway.events.v1.Outcome\x12\x15\n\rrequest_bytes\x18\x0c \x01(\x04\x12\x16\n\x0eresponse_bytes\x18\r \x01(\x04\x12\x12\n\ncost_units\x18\x0e \x01(\r\x12\x11\n\ttest_mode\x18\x0f \x01(\x08\x12\x18\n\x10\x65xternal_subject\x18\x10 \x01(\t\x12\x41\n\nquantities\x18\x11 \x03(\x0b\x32-.tollway.events.v1.UsageEvent.QuantitiesEntry\x12\x41\n\nproperties\x18\x12 \x03(\x0b\x32-.tollway.events.v1.UsageEvent.PropertiesEntry\x1a\x31\n\x0fQuantitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xa9\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x12\n\x0eOUTCOME_CACHED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x1c\n\x18OUTCOME_UPSTREAM_TIMEOUT\x10\x04\x12 \n\x1cOUTCOME_UPSTREAM_UNREACHABLE\x10\x05\x12\x1c\n\x18OUTCOME_UPSTREAM_ABORTED\x10\x06\x12%\n!OUTCOME_CLIENT_LEFT_BEFORE_ANSWER\x10\x07\x12%\n!OUTCOME_CLIENT_LEFT_DURING_ANSWER\x10\x08\x12\x1a\n\x16OUTCOME_CORS_PREFLIGHT\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tollway/events/v1/usage_event.proto\x12\x11tollway.events.v1\"\xf5\x04\n\nUsageEvent\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x15\n\rstart_time_us\x18\x04 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x03\x12\x1b\n\x13upstream_latency_us\x18\x06 \x01(\x03\x12\x10\n\x08route_id\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x15\n\rpath_template\x18\t \x01(\t\x12\x0e\n\x06status\x18\n \x01(\r\x12+\n\x07outcome\x18\x0b \x01(\x0e\x32\x1a.tollway.events.v1.Outcome\x12\x15\n\rrequest_bytes\x18\x0c \x01(\x04\x12\x16\n\x0eresponse_bytes\x18\r \x01(\x04\x12\x12\n\ncost_units\x18\x0e \x01(\r\x12\x11\n\ttest_mode\x18\x0f \x01(\x08\x12\x18\n\x10\x65xternal_subject\x18\x10 \x01(\t\x12\x41\n\nquantities\x18\x11 \x03(\x0b\x32-.tollway.events.v1.UsageEvent.QuantitiesEntry\x12\x41\n\nproperties\x18\x12 \x03(\x0b\x32-.tollway.events.v1.UsageEvent.PropertiesEntry\x12\x13\n\x0btraceparent\x18\x13 \x01(\t\x1a\x31\n\x0fQuantitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xa9\x02\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x12\n\x0eOUTCOME_CACHED\x10\x02\x12\x13\n\x0fOUTCOME_REFUSED\x10\x03\x12\x1c\n\x18OUTCOME_UPSTREAM_TIMEOUT\x10\x04\x12 \n\x1cOUTCOME_UPSTREAM_UNREACHABLE\x10\x05\x12\x1c\n\x18OUTCOME_UPSTREAM_ABORTED\x10\x06\x12%\n!OUTCOME_CLIENT_LEFT_BEFORE_ANSWER\x10\x07\x12%\n!OUTCOME_CLIENT_LEFT_DURING_ANSWER\x10\x08\x12\x1a\n\x16OUTCOME_CORS_PREFLIGHT\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT_QUANTITIESENTRY']._serialized_options = b'8\001'
   _globals['_USAGEEVENT_PROPERTIESENTRY']._loaded_options = None
   _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_options = b'8\001'
-  _globals['_OUTCOME']._serialized_start=670
-  _globals['_OUTCOME']._serialized_end=967
+  _globals['_OUTCOME']._serialized_start=691
+  _globals['_OUTCOME']._serialized_end=988
   _globals['_USAGEEVENT']._serialized_start=59
-  _globals['_USAGEEVENT']._serialized_end=667
-  _globals['_USAGEEVENT_QUANTITIESENTRY']._serialized_start=567
-  _globals['_USAGEEVENT_QUANTITIESENTRY']._serialized_end=616
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=618
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=667
+  _globals['_USAGEEVENT']._serialized_end=688
+  _globals['_USAGEEVENT_QUANTITIESENTRY']._serialized_start=588
+  _globals['_USAGEEVENT_QUANTITIESENTRY']._serialized_end=637
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=639
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=688
 # @@protoc_insertion_point(module_scope)

@@ -135,6 +135,7 @@ class UsageEvent(_message.Message):
     EXTERNAL_SUBJECT_FIELD_NUMBER: _builtins.int
     QUANTITIES_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     """UUIDv7, 16 bytes; also the request id that the client was told."""
     organization_id: _builtins.bytes
@@ -167,6 +168,8 @@ class UsageEvent(_message.Message):
     """Made with a test key: metered apart, never billed."""
     external_subject: _builtins.str
     """The end user of the organization, if the key names one."""
+    traceparent: _builtins.str
+    """W3C trace context of the request where it is sampled, else empty; whoever works on the event links to it."""
     @_builtins.property
     def quantities(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Measured quantities by name (for example `tokens`): decimal strings."""
@@ -196,10 +199,11 @@ class UsageEvent(_message.Message):
         external_subject: _builtins.str = ...,
         quantities: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "cost_units", b"cost_units", "duration_us", b"duration_us", "external_subject", b"external_subject", "id", b"id", "method", b"method", "organization_id", b"organization_id", "outcome", b"outcome", "path_template", b"path_template", "properties", b"properties", "quantities", b"quantities", "request_bytes", b"request_bytes", "response_bytes", b"response_bytes", "route_id", b"route_id", "start_time_us", b"start_time_us", "status", b"status", "test_mode", b"test_mode", "upstream_latency_us", b"upstream_latency_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "cost_units", b"cost_units", "duration_us", b"duration_us", "external_subject", b"external_subject", "id", b"id", "method", b"method", "organization_id", b"organization_id", "outcome", b"outcome", "path_template", b"path_template", "properties", b"properties", "quantities", b"quantities", "request_bytes", b"request_bytes", "response_bytes", b"response_bytes", "route_id", b"route_id", "start_time_us", b"start_time_us", "status", b"status", "test_mode", b"test_mode", "traceparent", b"traceparent", "upstream_latency_us", b"upstream_latency_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

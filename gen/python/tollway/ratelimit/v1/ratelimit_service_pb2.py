@@ -23,11 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tollway.options.v1 import access_pb2 as tollway_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,tollway/ratelimit/v1/ratelimit_service.proto\x12\x14tollway.ratelimit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"a\n\x06Policy\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12-\n\x07windows\x18\x03 \x03(\x0b\x32\x1c.tollway.ratelimit.v1.Window\"\xbd\x01\n\x06Window\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .tollway.ratelimit.v1.WindowKind\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x16\n\x0eperiod_seconds\x18\x04 \x01(\x03\x12\x30\n\x05scope\x18\x05 \x01(\x0e\x32!.tollway.ratelimit.v1.WindowScope\x12\x1c\n\x14\x63ounts_billable_only\x18\x06 \x01(\x08\"\x88\x01\n\rDecideRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x31\n\tdecisions\x18\x02 \x03(\x0b\x32\x1e.tollway.ratelimit.v1.Decision\x12\x32\n\ngive_backs\x18\x03 \x03(\x0b\x32\x1e.tollway.ratelimit.v1.GiveBack\"\xc8\x01\n\x08\x44\x65\x63ision\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x10\n\x08route_id\x18\x04 \x01(\t\x12\x12\n\ncost_units\x18\x05 \x01(\r\x12\x11\n\ttest_mode\x18\x06 \x01(\x08\x12\x18\n\x10\x65xternal_subject\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\t \x01(\r\"\x9e\x01\n\x08GiveBack\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x10\n\x08route_id\x18\x04 \x01(\t\x12\x12\n\ncost_units\x18\x05 \x01(\r\x12\x11\n\ttest_mode\x18\x06 \x01(\x08\x12\x18\n\x10\x63\x61lendar_time_us\x18\x07 \x01(\x03\"\x97\x01\n\x0e\x44\x65\x63ideResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12/\n\x08verdicts\x18\x02 \x03(\x0b\x32\x1d.tollway.ratelimit.v1.Verdict\x12.\n\x08policies\x18\x03 \x03(\x0b\x32\x1c.tollway.ratelimit.v1.Policy\x12\x12\n\nlive_edges\x18\x04 \x01(\r\"\xbc\x01\n\x07Verdict\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.tollway.ratelimit.v1.VerdictKind\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x03(\x03\x12\x10\n\x08reset_ms\x18\x04 \x03(\x03\x12\x11\n\tdenied_by\x18\x05 \x01(\r\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\x03\x12\x18\n\x10\x63\x61lendar_time_us\x18\x07 \x01(\x03\"@\n\x10PutPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.tollway.ratelimit.v1.Policy\"+\n\x10GetPolicyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t*\x85\x01\n\nWindowKind\x12\x1b\n\x17WINDOW_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18WINDOW_KIND_TOKEN_BUCKET\x10\x01\x12\x1c\n\x18WINDOW_KIND_CALENDAR_DAY\x10\x02\x12\x1e\n\x1aWINDOW_KIND_CALENDAR_MONTH\x10\x03*|\n\x0bWindowScope\x12\x1c\n\x18WINDOW_SCOPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WINDOW_SCOPE_ORGANIZATION\x10\x01\x12\x18\n\x14WINDOW_SCOPE_API_KEY\x10\x02\x12\x16\n\x12WINDOW_SCOPE_ROUTE\x10\x03*\x98\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14VERDICT_KIND_ALLOWED\x10\x01\x12\x17\n\x13VERDICT_KIND_DENIED\x10\x02\x12\x1a\n\x16VERDICT_KIND_NO_POLICY\x10\x03\x12\x1c\n\x18VERDICT_KIND_UNAVAILABLE\x10\x04\x32\x97\x03\n\x10RateLimitService\x12l\n\x06\x44\x65\x63ide\x12#.tollway.ratelimit.v1.DecideRequest\x1a$.tollway.ratelimit.v1.DecideResponse\"\x13\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy(\x01\x30\x01\x12k\n\tPutPolicy\x12&.tollway.ratelimit.v1.PutPolicyRequest\x1a\x1c.tollway.ratelimit.v1.Policy\"\x18\x90\x02\x02\x82\x80\x19\x11\x1a\x01\x03\"\x07\x62illing\"\x03\x63li\x12\xa7\x01\n\tGetPolicy\x12&.tollway.ratelimit.v1.GetPolicyRequest\x1a\x1c.tollway.ratelimit.v1.Policy\"T\x90\x02\x01\x82\x80\x19\x17\x08\t\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x30\x12./api/v1/organizations/{organization_id}/limitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,tollway/ratelimit/v1/ratelimit_service.proto\x12\x14tollway.ratelimit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ftollway/options/v1/access.proto\"a\n\x06Policy\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12-\n\x07windows\x18\x03 \x03(\x0b\x32\x1c.tollway.ratelimit.v1.Window\"\xbd\x01\n\x06Window\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .tollway.ratelimit.v1.WindowKind\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x16\n\x0eperiod_seconds\x18\x04 \x01(\x03\x12\x30\n\x05scope\x18\x05 \x01(\x0e\x32!.tollway.ratelimit.v1.WindowScope\x12\x1c\n\x14\x63ounts_billable_only\x18\x06 \x01(\x08\"\x88\x01\n\rDecideRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x31\n\tdecisions\x18\x02 \x03(\x0b\x32\x1e.tollway.ratelimit.v1.Decision\x12\x32\n\ngive_backs\x18\x03 \x03(\x0b\x32\x1e.tollway.ratelimit.v1.GiveBack\"\xc8\x01\n\x08\x44\x65\x63ision\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x10\n\x08route_id\x18\x04 \x01(\t\x12\x12\n\ncost_units\x18\x05 \x01(\r\x12\x11\n\ttest_mode\x18\x06 \x01(\x08\x12\x18\n\x10\x65xternal_subject\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\t \x01(\r\"\x9e\x01\n\x08GiveBack\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x02 \x01(\x0c\x12\x12\n\napi_key_id\x18\x03 \x01(\x0c\x12\x10\n\x08route_id\x18\x04 \x01(\t\x12\x12\n\ncost_units\x18\x05 \x01(\r\x12\x11\n\ttest_mode\x18\x06 \x01(\x08\x12\x18\n\x10\x63\x61lendar_time_us\x18\x07 \x01(\x03\"\x97\x01\n\x0e\x44\x65\x63ideResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12/\n\x08verdicts\x18\x02 \x03(\x0b\x32\x1d.tollway.ratelimit.v1.Verdict\x12.\n\x08policies\x18\x03 \x03(\x0b\x32\x1c.tollway.ratelimit.v1.Policy\x12\x12\n\nlive_edges\x18\x04 \x01(\r\"\xbc\x01\n\x07Verdict\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.tollway.ratelimit.v1.VerdictKind\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x03(\x03\x12\x10\n\x08reset_ms\x18\x04 \x03(\x03\x12\x11\n\tdenied_by\x18\x05 \x01(\r\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\x03\x12\x18\n\x10\x63\x61lendar_time_us\x18\x07 \x01(\x03\"@\n\x10PutPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.tollway.ratelimit.v1.Policy\"+\n\x10GetPolicyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t*\x85\x01\n\nWindowKind\x12\x1b\n\x17WINDOW_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18WINDOW_KIND_TOKEN_BUCKET\x10\x01\x12\x1c\n\x18WINDOW_KIND_CALENDAR_DAY\x10\x02\x12\x1e\n\x1aWINDOW_KIND_CALENDAR_MONTH\x10\x03*|\n\x0bWindowScope\x12\x1c\n\x18WINDOW_SCOPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WINDOW_SCOPE_ORGANIZATION\x10\x01\x12\x18\n\x14WINDOW_SCOPE_API_KEY\x10\x02\x12\x16\n\x12WINDOW_SCOPE_ROUTE\x10\x03*\x98\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14VERDICT_KIND_ALLOWED\x10\x01\x12\x17\n\x13VERDICT_KIND_DENIED\x10\x02\x12\x1a\n\x16VERDICT_KIND_NO_POLICY\x10\x03\x12\x1c\n\x18VERDICT_KIND_UNAVAILABLE\x10\x04\x32\x97\x03\n\x10RateLimitService\x12l\n\x06\x44\x65\x63ide\x12#.tollway.ratelimit.v1.DecideRequest\x1a$.tollway.ratelimit.v1.DecideResponse\"\x13\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy(\x01\x30\x01\x12k\n\tPutPolicy\x12&.tollway.ratelimit.v1.PutPolicyRequest\x1a\x1c.tollway.ratelimit.v1.Policy\"\x18\x90\x02\x02\x82\x80\x19\x11\x1a\x01\x03\"\x07\x62illing\"\x03\x63li\x12\xa7\x01\n\tGetPolicy\x12&.tollway.ratelimit.v1.GetPolicyRequest\x1a\x1c.tollway.ratelimit.v1.Policy\"T\x90\x02\x01\x82\x80\x19\x17\x08\t\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x30\x12./api/v1/organizations/{organization_id}/limitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,30 +39,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RATELIMITSERVICE'].methods_by_name['PutPolicy']._serialized_options = b'\220\002\002\202\200\031\021\032\001\003\"\007billing\"\003cli'
   _globals['_RATELIMITSERVICE'].methods_by_name['GetPolicy']._loaded_options = None
   _globals['_RATELIMITSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\220\002\001\202\200\031\027\010\t\022\017organization_id\032\002\001\002\202\323\344\223\0020\022./api/v1/organizations/{organization_id}/limits'
-  _globals['_WINDOWKIND']._serialized_start=1417
-  _globals['_WINDOWKIND']._serialized_end=1550
-  _globals['_WINDOWSCOPE']._serialized_start=1552
-  _globals['_WINDOWSCOPE']._serialized_end=1676
-  _globals['_VERDICTKIND']._serialized_start=1679
-  _globals['_VERDICTKIND']._serialized_end=1831
-  _globals['_POLICY']._serialized_start=166
-  _globals['_POLICY']._serialized_end=263
-  _globals['_WINDOW']._serialized_start=266
-  _globals['_WINDOW']._serialized_end=455
-  _globals['_DECIDEREQUEST']._serialized_start=458
-  _globals['_DECIDEREQUEST']._serialized_end=594
-  _globals['_DECISION']._serialized_start=597
-  _globals['_DECISION']._serialized_end=797
-  _globals['_GIVEBACK']._serialized_start=800
-  _globals['_GIVEBACK']._serialized_end=958
-  _globals['_DECIDERESPONSE']._serialized_start=961
-  _globals['_DECIDERESPONSE']._serialized_end=1112
-  _globals['_VERDICT']._serialized_start=1115
-  _globals['_VERDICT']._serialized_end=1303
-  _globals['_PUTPOLICYREQUEST']._serialized_start=1305
-  _globals['_PUTPOLICYREQUEST']._serialized_end=1369
-  _globals['_GETPOLICYREQUEST']._serialized_start=1371
-  _globals['_GETPOLICYREQUEST']._serialized_end=1414
-  _globals['_RATELIMITSERVICE']._serialized_start=1834
-  _globals['_RATELIMITSERVICE']._serialized_end=2241
+  _globals['_WINDOWKIND']._serialized_start=1384
+  _globals['_WINDOWKIND']._serialized_end=1517
+  _globals['_WINDOWSCOPE']._serialized_start=1519
+  _globals['_WINDOWSCOPE']._serialized_end=1643
+  _globals['_VERDICTKIND']._serialized_start=1646
+  _globals['_VERDICTKIND']._serialized_end=1798
+  _globals['_POLICY']._serialized_start=133
+  _globals['_POLICY']._serialized_end=230
+  _globals['_WINDOW']._serialized_start=233
+  _globals['_WINDOW']._serialized_end=422
+  _globals['_DECIDEREQUEST']._serialized_start=425
+  _globals['_DECIDEREQUEST']._serialized_end=561
+  _globals['_DECISION']._serialized_start=564
+  _globals['_DECISION']._serialized_end=764
+  _globals['_GIVEBACK']._serialized_start=767
+  _globals['_GIVEBACK']._serialized_end=925
+  _globals['_DECIDERESPONSE']._serialized_start=928
+  _globals['_DECIDERESPONSE']._serialized_end=1079
+  _globals['_VERDICT']._serialized_start=1082
+  _globals['_VERDICT']._serialized_end=1270
+  _globals['_PUTPOLICYREQUEST']._serialized_start=1272
+  _globals['_PUTPOLICYREQUEST']._serialized_end=1336
+  _globals['_GETPOLICYREQUEST']._serialized_start=1338
+  _globals['_GETPOLICYREQUEST']._serialized_end=1381
+  _globals['_RATELIMITSERVICE']._serialized_start=1801
+  _globals['_RATELIMITSERVICE']._serialized_end=2208
 # @@protoc_insertion_point(module_scope)
