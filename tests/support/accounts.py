@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+from tollway.auth.v1.auth_service_pb2 import KeyMode
 
 from contract import key_format
 from mesh.ids import RandomIds
 from services.auth.passwords import hash_password
-from tollway.auth.v1.auth_service_pb2 import KeyMode
 
 PEPPER = bytes(range(32))
+DATA_KEY = bytes(range(32, 64))
 PROCESS_SECRET = "11" * 32
 PASSWORD = "correct horse battery staple"
 PASSWORD_HASH = hash_password(PASSWORD)

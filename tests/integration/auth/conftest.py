@@ -5,25 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import grpc.aio
 import pytest
+from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
-from mesh.access import Verifier
+from mesh.access import Principal, Verifier
+from mesh.client import service_account_principal
 from mesh.clock import SystemClock
 from mesh.db import Database
+from mesh.idempotency import Idempotency
 from mesh.ids import RandomIds
+from mesh.pagination import PageTokens
+from mesh.secretbox import SecretBox
 from mesh.server import Server
 from mesh.tokens import ProcessTokens, SessionSigner
+from services.auth import convert
 from services.auth.key_changes import KeyChanges
+from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
-from tests.support.accounts import PEPPER, PROCESS_SECRET
+from tests.support.accounts import DATA_KEY, PEPPER, PROCESS_SECRET
 from tests.support.postgres import TestDatabase
-from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 Metadata = list[tuple[str, str]]
 
@@ -59,7 +66,10 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
     )
     signer = SessionSigner(seed=b"s" * 32, clock=clock, ids=ids)
     sessions = Sessions(db=db, signer=signer, clock=clock, ids=ids)
-    accounts = Accounts(db=db, peppers={1: PEPPER}, clock=clock, ids=ids)
+    accounts = Accounts(db=db, peppers={1: PEPPER}, clock=clock)
+    keys = ApiKeys(
+        db=db, pepper=Pepper(version=1, value=PEPPER), random_bytes=secrets.token_bytes, clock=clock, ids=ids
+    )
     key_changes = KeyChanges(db=db, clock=clock)
     stopping = asyncio.Event()
     background = asyncio.create_task(key_changes.run(stopping))
@@ -67,13 +77,21 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
     async def jwks() -> str:
         return signer.jwks_json()
 
-    async def nobody(_token: str) -> None:
-        return None
+    async def resolve(token: str) -> Principal | None:
+        answer = convert.to_service_account(await accounts.resolve_service_account(token))
+        return service_account_principal(answer, token)
 
-    verifier = Verifier(
-        process_secret=PROCESS_SECRET, fetch_jwks=jwks, resolve_service_account=nobody, clock=clock
+    verifier = Verifier(process_secret=PROCESS_SECRET, fetch_jwks=jwks, resolve_service_account=resolve, clock=clock)
+    handler = AuthHandler(
+        accounts=accounts,
+        keys=keys,
+        sessions=sessions,
+        key_changes=key_changes,
+        db=db,
+        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        page_tokens=PageTokens(PROCESS_SECRET.encode()),
+        clock=clock,
     )
-    handler = AuthHandler(accounts=accounts, sessions=sessions, key_changes=key_changes)
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(
         name="auth",

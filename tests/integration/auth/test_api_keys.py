@@ -1,0 +1,236 @@
+"""API keys through the RPCs: roles, tenants, replays, pages and the traces they leave."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import timestamp_pb2
+from tollway.auth.v1 import auth_service_pb2 as pb
+
+from contract import key_format
+from mesh.errors import ReceivedError, from_grpc
+from tests.support.accounts import PEPPER, SeededOrganization, seed_key, seed_organization, seed_person
+
+MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+@pytest.fixture
+async def acme(auth: Any) -> SeededOrganization:
+    return await seed_organization(auth.database.dsn("auth_system"), "acme")
+
+
+@pytest.fixture
+async def other(auth: Any) -> SeededOrganization:
+    return await seed_organization(auth.database.dsn("auth_system"), "other")
+
+
+def owner_of(auth: Any, organization: SeededOrganization) -> Any:
+    return auth.person(organization.owner_id, organization.organization_id)
+
+
+def create_request(organization: SeededOrganization, **fields: Any) -> pb.CreateApiKeyRequest:
+    return pb.CreateApiKeyRequest(organization_id=str(organization.organization_id), **{"name": "ci", **fields})
+
+
+async def refusal(call: Any) -> ReceivedError:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return from_grpc(refused.value)
+
+
+async def count(auth: Any, table: str) -> int:
+    async with auth.db.system() as tx:
+        return int(await tx.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def test_a_created_key_resolves_and_its_secret_is_not_stored(auth: Any, acme: SeededOrganization) -> None:
+    created = await auth.stub.CreateApiKey(
+        create_request(acme, scopes=["read"], allowed_ips=["192.0.2.0/24"], external_subject="user-7"),
+        metadata=owner_of(auth, acme),
+    )
+    assert key_format.parse(created.secret) == pb.KEY_MODE_LIVE
+    assert created.api_key.hint == key_format.hint(created.secret)
+    assert created.api_key.creator_id == str(acme.owner_id)
+    digest = key_format.digest(created.secret, PEPPER)
+    answer = await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[digest]), metadata=auth.process("edge_proxy"))
+    (grant,) = answer.grants
+    assert (list(grant.scopes), list(grant.allowed_ips), grant.external_subject) == (
+        ["read"],
+        ["192.0.2.0/24"],
+        "user-7",
+    )
+    async with auth.db.system() as tx:
+        rows = await tx.fetch("SELECT k::text FROM api_keys AS k") + await tx.fetch("SELECT j::text FROM jobs AS j")
+    assert all(created.secret not in row[0] for row in rows)
+
+
+async def test_creating_leaves_an_audit_entry_and_one_job(auth: Any, acme: SeededOrganization) -> None:
+    created = await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
+    log = await auth.stub.ListAuditEntries(
+        pb.ListAuditEntriesRequest(organization_id=str(acme.organization_id)), metadata=owner_of(auth, acme)
+    )
+    (entry,) = log.audit_entries
+    assert (entry.action, entry.actor) == ("api_key.create", str(acme.owner_id))
+    assert entry.resource == f"api_key/{created.api_key.api_key_id}"
+    assert entry.details["hint"] == created.api_key.hint
+    assert await count(auth, "jobs") == 1
+
+
+async def test_a_replay_gets_the_first_answer_secret_included(auth: Any, acme: SeededOrganization) -> None:
+    request = create_request(acme, idempotency_key="deploy-1")
+    first = await auth.stub.CreateApiKey(request, metadata=owner_of(auth, acme))
+    again = await auth.stub.CreateApiKey(request, metadata=owner_of(auth, acme))
+    assert again == first
+    assert await count(auth, "api_keys") == 1
+    async with auth.db.system() as tx:
+        stored = await tx.fetchval("SELECT response FROM idempotency_keys")
+    assert first.secret.encode() not in stored
+
+
+async def test_the_same_idempotency_key_with_another_request_is_refused(auth: Any, acme: SeededOrganization) -> None:
+    await auth.stub.CreateApiKey(create_request(acme, idempotency_key="k"), metadata=owner_of(auth, acme))
+    refused = await refusal(
+        auth.stub.CreateApiKey(create_request(acme, name="else", idempotency_key="k"), metadata=owner_of(auth, acme))
+    )
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED")
+    assert await count(auth, "api_keys") == 1
+
+
+async def test_duplicates_at_the_same_time_make_one_key(auth: Any, acme: SeededOrganization) -> None:
+    request = create_request(acme, idempotency_key="once")
+    answers = await asyncio.gather(*(auth.stub.CreateApiKey(request, metadata=owner_of(auth, acme)) for _ in range(4)))
+    assert len({answer.secret for answer in answers}) == 1
+    assert await count(auth, "api_keys") == 1
+    assert await count(auth, "jobs") == 1
+
+
+async def test_everything_wrong_with_a_new_key_is_told_at_once(auth: Any, acme: SeededOrganization) -> None:
+    past = timestamp_pb2.Timestamp(seconds=1)
+    request = create_request(acme, name="", scopes=["with space"], allowed_ips=["nowhere"], expire_time=past)
+    refused = await refusal(auth.stub.CreateApiKey(request, metadata=owner_of(auth, acme)))
+    assert refused.reason == "INVALID_FIELDS"
+    assert {violation.field for violation in refused.violations} == {
+        "name",
+        "scopes[0]",
+        "allowed_ips[0]",
+        "expire_time",
+    }
+
+
+async def test_revoking_twice_answers_the_same(auth: Any, acme: SeededOrganization) -> None:
+    created = await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
+    request = pb.RevokeApiKeyRequest(organization_id=str(acme.organization_id), api_key_id=created.api_key.api_key_id)
+    first = await auth.stub.RevokeApiKey(request, metadata=owner_of(auth, acme))
+    again = await auth.stub.RevokeApiKey(request, metadata=owner_of(auth, acme))
+    assert first.HasField("revoke_time")
+    assert again == first
+
+
+async def test_members_revoke_their_own_keys_and_no_others(auth: Any, acme: SeededOrganization) -> None:
+    dsn = auth.database.dsn("auth_system")
+    member_id = await seed_person(dsn, acme.organization_id, "member@acme.example", "member")
+    own_id, _ = await seed_key(dsn, acme.organization_id, member_id)
+    foreign_id, _ = await seed_key(dsn, acme.organization_id, acme.owner_id)
+    member = auth.person(member_id, acme.organization_id, "member")
+    organization_id = str(acme.organization_id)
+    own = pb.RevokeApiKeyRequest(organization_id=organization_id, api_key_id=str(own_id))
+    foreign = pb.RevokeApiKeyRequest(organization_id=organization_id, api_key_id=str(foreign_id))
+    assert (await auth.stub.RevokeApiKey(own, metadata=member)).HasField("revoke_time")
+    refused = await refusal(auth.stub.RevokeApiKey(foreign, metadata=member))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "API_KEY_NOT_OWN")
+    admin = auth.person(member_id, acme.organization_id, "admin")
+    assert (await auth.stub.RevokeApiKey(foreign, metadata=admin)).HasField("revoke_time")
+
+
+async def test_another_tenants_key_answers_like_a_missing_one(
+    auth: Any, acme: SeededOrganization, other: SeededOrganization
+) -> None:
+    key_id, _ = await seed_key(auth.database.dsn("auth_system"), acme.organization_id, acme.owner_id)
+    refusals = []
+    for api_key_id in (str(key_id), MISSING):
+        request = pb.RevokeApiKeyRequest(organization_id=str(other.organization_id), api_key_id=api_key_id)
+        refusals.append(await refusal(auth.stub.RevokeApiKey(request, metadata=owner_of(auth, other))))
+    assert refusals[0] == refusals[1]
+    assert (refusals[0].code, refusals[0].reason) == (grpc.StatusCode.NOT_FOUND, "API_KEY_NOT_FOUND")
+    async with auth.db.system() as tx:
+        assert await tx.fetchval("SELECT revoke_time FROM api_keys") is None
+
+
+async def test_another_tenants_organization_answers_like_a_missing_one(
+    auth: Any, acme: SeededOrganization, other: SeededOrganization
+) -> None:
+    stranger = owner_of(auth, other)
+    for organization_id in (str(acme.organization_id), MISSING):
+        for call in (
+            auth.stub.ListApiKeys(pb.ListApiKeysRequest(organization_id=organization_id), metadata=stranger),
+            auth.stub.GetOrganization(pb.GetOrganizationRequest(organization_id=organization_id), metadata=stranger),
+            auth.stub.ListAuditEntries(pb.ListAuditEntriesRequest(organization_id=organization_id), metadata=stranger),
+            auth.stub.CreateApiKey(
+                pb.CreateApiKeyRequest(organization_id=organization_id, name="x"), metadata=stranger
+            ),
+        ):
+            refused = await refusal(call)
+            assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+    assert await count(auth, "api_keys") == 0
+
+
+async def test_keys_are_listed_in_pages_newest_first(
+    auth: Any, acme: SeededOrganization, other: SeededOrganization
+) -> None:
+    dsn = auth.database.dsn("auth_system")
+    ids = [str((await seed_key(dsn, acme.organization_id, acme.owner_id))[0]) for _ in range(5)]
+    await seed_key(dsn, other.organization_id, other.owner_id)
+    listed, token = [], ""
+    for size in (2, 2, 1):
+        page = await auth.stub.ListApiKeys(
+            pb.ListApiKeysRequest(organization_id=str(acme.organization_id), page_size=2, page_token=token),
+            metadata=owner_of(auth, acme),
+        )
+        assert len(page.api_keys) == size
+        listed += [api_key.api_key_id for api_key in page.api_keys]
+        token = page.next_page_token
+    assert (listed, token) == (sorted(ids, reverse=True), "")
+
+
+async def test_a_page_token_of_another_tenant_is_refused(
+    auth: Any, acme: SeededOrganization, other: SeededOrganization
+) -> None:
+    dsn = auth.database.dsn("auth_system")
+    for _ in range(2):
+        await seed_key(dsn, acme.organization_id, acme.owner_id)
+    page = await auth.stub.ListApiKeys(
+        pb.ListApiKeysRequest(organization_id=str(acme.organization_id), page_size=1), metadata=owner_of(auth, acme)
+    )
+    request = pb.ListApiKeysRequest(organization_id=str(other.organization_id), page_token=page.next_page_token)
+    refused = await refusal(auth.stub.ListApiKeys(request, metadata=owner_of(auth, other)))
+    assert [violation.field for violation in refused.violations] == ["page_token"]
+
+
+async def test_a_key_that_expires_says_when(auth: Any, acme: SeededOrganization) -> None:
+    expire_time = timestamp_pb2.Timestamp()
+    expire_time.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    created = await auth.stub.CreateApiKey(
+        create_request(acme, mode=pb.KEY_MODE_TEST, expire_time=expire_time), metadata=owner_of(auth, acme)
+    )
+    digest = key_format.digest(created.secret, PEPPER)
+    answer = await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[digest]), metadata=auth.process("edge_proxy"))
+    assert answer.grants[0].mode == pb.KEY_MODE_TEST
+    assert answer.grants[0].expire_time_us == expire_time.ToMicroseconds()
+
+
+async def test_the_audit_log_cannot_be_changed_by_anybody(auth: Any, acme: SeededOrganization) -> None:
+    await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
+    import asyncpg  # noqa: PLC0415
+
+    for role in ("auth_system", "owner", "admin"):
+        connection = await asyncpg.connect(auth.database.dsn(role))
+        try:
+            for statement in ("UPDATE auth.audit_entries SET actor = 'x'", "DELETE FROM auth.audit_entries"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
