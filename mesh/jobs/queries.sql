@@ -44,10 +44,8 @@ UPDATE jobs SET state = 'queued', run_time = now(), attempt_count = attempt_coun
 WHERE job_id = $1 AND lease_id = $2 AND state = 'running'
 
 -- name: reclaim
--- Jobs of workers that died.
-UPDATE jobs SET state = CASE WHEN attempt_count >= $1 THEN 'dead' ELSE 'queued' END,
-                finish_time = CASE WHEN attempt_count >= $1 THEN now() END,
-                last_error = 'the worker died', lease_id = NULL, lease_expire_time = NULL
+-- Jobs of workers that died. One that has no attempt left is buried by whoever claims it next.
+UPDATE jobs SET state = 'queued', last_error = 'the worker died', lease_id = NULL, lease_expire_time = NULL
 WHERE job_id = ANY(ARRAY(
     SELECT job_id FROM jobs WHERE state = 'running' AND lease_expire_time < now()
     ORDER BY job_id FOR UPDATE SKIP LOCKED

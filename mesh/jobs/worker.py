@@ -71,6 +71,7 @@ class Worker:
         clock: Chooses the day of daily work.
         ids: Leases and daily jobs.
         daily: What to do once a day.
+        given_up: What to do, by kind, when a job becomes a dead letter.
         retry: What to do after failures.
         concurrency: Jobs at once.
     """
@@ -84,6 +85,7 @@ class Worker:
         clock: Clock,
         ids: IdSource,
         daily: Sequence[Daily] = (),
+        given_up: Mapping[str, Handler] | None = None,
         retry: RetryPolicy | None = None,
         concurrency: int = CONCURRENCY,
     ) -> None:
@@ -93,6 +95,7 @@ class Worker:
         self._clock = clock
         self._ids = ids
         self._daily = tuple(daily)
+        self._given_up = dict(given_up or {})
         self._retry = retry or RetryPolicy()
         self._concurrency = concurrency
         self._woken = asyncio.Event()
@@ -151,6 +154,9 @@ class Worker:
         structlog.contextvars.bind_contextvars(job_id=str(job.job_id), job_kind=job.kind)
         if job.organization_id is not None:
             structlog.contextvars.bind_contextvars(organization_id=str(job.organization_id))
+        if job.attempt_count > self._retry.attempts_max:
+            await self._bury(job, lease_id, "every attempt ended with its worker")
+            return
         try:
             with span(f"job {job.kind}", job.traceparent, kind=trace.SpanKind.CONSUMER):
                 await self._handlers[job.kind](job)
@@ -172,6 +178,8 @@ class Worker:
         await self._write("retry", job.job_id, lease_id, delay_seconds, error[:ERROR_LENGTH_MAX])
 
     async def _bury(self, job: Job, lease_id: UUID, error: str) -> None:
+        if job.kind in self._given_up:
+            await self._given_up[job.kind](job)
         _ENDED.labels(job.kind, "dead").inc()
         log.error("job_dead", attempt=job.attempt_count, detail=error)
         await self._write("bury", job.job_id, lease_id, error[:ERROR_LENGTH_MAX])
@@ -211,7 +219,7 @@ class Worker:
             if self._running:
                 job_ids, lease_ids = zip(*self._running.values(), strict=True)
                 await tx.execute(QUERIES["extend"], list(job_ids), list(lease_ids), LEASE_SECONDS)
-            await tx.execute(QUERIES["reclaim"], self._retry.attempts_max)
+            await tx.execute(QUERIES["reclaim"])
             await self._add_daily(tx)
             counts = {row["state"]: row["jobs"] for row in await tx.fetch(QUERIES["count"])}
         for state in ("queued", "running", "dead"):

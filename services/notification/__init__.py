@@ -1,0 +1,1 @@
+"""Tells people things: templates and the delivery of e-mail."""

@@ -1,0 +1,39 @@
+"""What the notification service is told by its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, SecretStr
+
+from mesh.config import ProcessSettings, versioned_keys
+from services.notification.mailer import parse_smtp_url
+from services.notification.message import parse_mailbox
+
+
+def _check_versioned_keys(value: SecretStr) -> SecretStr:
+    versioned_keys(value.get_secret_value())
+    return value
+
+
+def _check_smtp_url(value: SecretStr) -> SecretStr:
+    parse_smtp_url(value.get_secret_value())
+    return value
+
+
+def _check_mailbox(value: str) -> str:
+    parse_mailbox(value)
+    return value
+
+
+class NotificationSettings(ProcessSettings):
+    """Where notification listens, its databases, its data keys and the mail server."""
+
+    notification_listen: str = "127.0.0.1:50055"
+    notification_metrics_listen: str = "127.0.0.1:9105"
+    notification_dsn: SecretStr
+    notification_system_dsn: SecretStr
+    notification_read_dsn: SecretStr | None = None
+    data_keys: Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+    smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)]
+    mail_from: Annotated[str, AfterValidator(_check_mailbox)]

@@ -1,0 +1,11 @@
+"""Why mail is not sent. A wrong request is `INVALID_FIELDS` with every field that is wrong."""
+
+from __future__ import annotations
+
+
+class MailRefused(Exception):
+    """The mail server refuses this message for good."""
+
+
+class MailServerUnavailable(Exception):
+    """The mail server does not take the message now; it may later."""

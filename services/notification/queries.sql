@@ -1,0 +1,19 @@
+-- name: insert_email
+INSERT INTO emails (organization_id, email_id, recipient, template, parameters, create_time)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6)
+
+-- name: select_email
+SELECT email_id, organization_id, recipient, template, parameters, state
+FROM emails
+WHERE organization_id = $1 AND email_id = $2
+
+-- name: end_email
+-- Once delivered an e-mail stays delivered, whatever a late second attempt finds.
+UPDATE emails SET state = $3, end_time = $4, last_error = $5
+WHERE organization_id = $1 AND email_id = $2 AND state <> 'delivered'
+
+-- name: remove_delivered
+-- In parts, so that a long backlog does not become one long transaction. Dead ones stay for operators to see.
+DELETE FROM emails WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM emails WHERE state = 'delivered' AND end_time < $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+))
