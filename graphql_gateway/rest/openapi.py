@@ -110,7 +110,7 @@ def _path(route: Route) -> str:
 def _operation(route: Route, schemas: Json) -> Json:
     method = route.rpc.descriptor
     operation: Json = {
-        "operationId": f"{method.containing_service.name}_{method.name}_{route.method.lower()}",
+        "operationId": _operation_id(route),
         "summary": method.full_name,
         "tags": [method.containing_service.name],
         "parameters": [_path_parameter(name) for name in route.template.fields] + _query_parameters(route, schemas),
@@ -125,6 +125,13 @@ def _operation(route: Route, schemas: Json) -> Json:
         operation["requestBody"] = {"content": _json(_body_schema(route, schemas))}
     operation["security"] = [] if route.rpc.anyone else [{"bearer": []}]
     return operation
+
+
+def _operation_id(route: Route) -> str:
+    """Return the RPC's name; further bindings of it are told apart by their place among its bindings."""
+    method = route.rpc.descriptor
+    number = f"_{route.binding + 1}" if route.binding else ""
+    return f"{method.containing_service.name}_{method.name}{number}"
 
 
 def _json(schema: Json) -> Json:

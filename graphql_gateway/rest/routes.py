@@ -28,6 +28,7 @@ class Route:
         template: The path.
         rpc: Who answers.
         body: The request field that the body is, `*` for all fields that the path does not bind, or empty.
+        binding: 0 for an RPC's rule, 1 and up for its additional bindings.
         response_body: The response field that is answered, or empty for all of it.
     """
 
@@ -36,6 +37,7 @@ class Route:
     rpc: Rpc[Any, Any]
     body: str
     response_body: str
+    binding: int
 
 
 def services() -> list[ServiceDescriptor]:
@@ -73,11 +75,11 @@ def _routes_of(method: MethodDescriptor) -> Iterator[Route]:
         return
     rule = options.Extensions[annotations_pb2.http]
     rpc = generic_rpc(method)
-    for binding in (rule, *rule.additional_bindings):
-        yield _route(binding, rpc)
+    for number, binding in enumerate((rule, *rule.additional_bindings)):
+        yield _route(binding, rpc, number)
 
 
-def _route(rule: http_pb2.HttpRule, rpc: Rpc[Any, Any]) -> Route:
+def _route(rule: http_pb2.HttpRule, rpc: Rpc[Any, Any], number: int) -> Route:
     kind = rule.WhichOneof("pattern")
     if kind not in _METHODS:
         raise ValueError(f"{rpc.path} has an HTTP rule without a method")
@@ -86,7 +88,14 @@ def _route(rule: http_pb2.HttpRule, rpc: Rpc[Any, Any]) -> Route:
         _check_field(rpc, path)
     for name in (rule.body,) if rule.body not in {"", "*"} else ():
         _check_field(rpc, name)
-    return Route(method=kind.upper(), template=template, rpc=rpc, body=rule.body, response_body=rule.response_body)
+    return Route(
+        method=kind.upper(),
+        template=template,
+        rpc=rpc,
+        body=rule.body,
+        response_body=rule.response_body,
+        binding=number,
+    )
 
 
 def _check_field(rpc: Rpc[Any, Any], path: str) -> None:

@@ -1,0 +1,114 @@
+"""The gateway's own limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphql_gateway.admission import Admission, AdmissionLimits, Buckets, network_of
+from graphql_gateway.failure import Failure
+from graphql_gateway.identity import ANONYMOUS, Identity, IdentityKind
+from mesh.clock import ManualClock
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def admission(clock: ManualClock, **limits: int) -> Admission:
+    return Admission(AdmissionLimits(**limits), monotonic=clock.monotonic)
+
+
+@given(
+    per_minute=st.integers(1, 600),
+    steps=st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=200),
+)
+def test_a_bucket_never_gives_more_than_its_size_and_its_refill(per_minute: int, steps: list[float]) -> None:
+    clock = ManualClock(NOW)
+    buckets = Buckets(per_minute, monotonic=clock.monotonic)
+    taken = 0
+    for step in steps:
+        clock.advance(step)
+        taken += buckets.take("x") == 0.0
+    assert taken <= per_minute + sum(steps) * per_minute / 60 + 1e-6
+
+
+def test_whoever_waits_as_long_as_told_is_served() -> None:
+    clock = ManualClock(NOW)
+    buckets = Buckets(6, monotonic=clock.monotonic)
+    assert [buckets.take("x") for _ in range(6)] == [0.0] * 6
+    wait_seconds = buckets.take("x")
+    assert wait_seconds == pytest.approx(10.0)
+    clock.advance(wait_seconds)
+    assert buckets.take("x") == 0.0
+
+
+def test_buckets_are_bounded_and_the_longest_unused_goes() -> None:
+    clock = ManualClock(NOW)
+    buckets = Buckets(1, monotonic=clock.monotonic, buckets_max=2)
+    buckets.take("a")
+    buckets.take("b")
+    buckets.take("a")
+    buckets.take("c")
+    assert len(buckets) == 2
+    assert buckets.take("a") > 0.0
+    assert buckets.take("b") == 0.0
+
+
+def test_an_address_is_limited_and_told_when_to_come_back() -> None:
+    limited = admission(ManualClock(NOW), address_per_minute=2)
+    limited.admit_address("192.0.2.1")
+    limited.admit_address("192.0.2.1")
+    limited.admit_address("192.0.2.2")
+    with pytest.raises(Failure) as caught:
+        limited.admit_address("192.0.2.1")
+    assert (caught.value.reason, caught.value.http_status) == ("RATE_LIMITED", 429)
+    assert caught.value.metadata == {"limited_by": "address"}
+    assert caught.value.retry_after_seconds == pytest.approx(30.0)
+
+
+def test_a_person_is_limited_from_everywhere_and_an_organization_through_everyone() -> None:
+    limited = admission(ManualClock(NOW), principal_per_minute=2, organization_per_minute=3)
+    organization = UUID(int=1)
+    first = Identity(kind=IdentityKind.PERSON, subject="a", organization_id=organization)
+    second = Identity(kind=IdentityKind.SERVICE_ACCOUNT, subject="b", organization_id=organization)
+    limited.admit_identity(first)
+    limited.admit_identity(first)
+    with pytest.raises(Failure, match="RATE_LIMITED") as caught:
+        limited.admit_identity(first)
+    assert caught.value.metadata == {"limited_by": "principal"}
+    limited.admit_identity(second)
+    with pytest.raises(Failure) as caught:
+        limited.admit_identity(second)
+    assert caught.value.metadata == {"limited_by": "organization"}
+
+
+def test_anonymous_callers_share_no_bucket_but_their_address() -> None:
+    limited = admission(ManualClock(NOW), principal_per_minute=1, organization_per_minute=1)
+    for _ in range(5):
+        limited.admit_identity(ANONYMOUS)
+
+
+def test_signing_in_is_limited_per_person_wherever_it_is_tried_from() -> None:
+    limited = admission(ManualClock(NOW), sign_in_person_per_minute=2, sign_in_address_per_minute=100)
+    limited.admit_unauthenticated_change("192.0.2.1", "a@example.com")
+    limited.admit_unauthenticated_change("192.0.2.2", "a@example.com")
+    limited.admit_unauthenticated_change("192.0.2.3", "b@example.com")
+    with pytest.raises(Failure) as caught:
+        limited.admit_unauthenticated_change("192.0.2.3", "a@example.com")
+    assert caught.value.metadata == {"limited_by": "sign_in_person"}
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+    ],
+)
+def test_addresses_are_counted_by_what_one_customer_line_has(address: str, network: str) -> None:
+    assert network_of(address) == network
