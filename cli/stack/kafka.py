@@ -7,6 +7,7 @@ formatted once, and counts only when Kafka's own `meta.properties` is in it.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import signal
 import subprocess
@@ -124,9 +125,20 @@ async def create_topics(bootstrap: str) -> None:
 
 def _java() -> str:
     java = shutil.which("java")
-    if java is None:
-        raise StackError(f"--kafka needs Java {JAVA_VERSION_MIN} or newer: install it, or set TOLLWAY_KAFKA_BOOTSTRAP")
+    version = _java_version(java) if java else None
+    if java is None or (version is not None and version < JAVA_VERSION_MIN):
+        found = f"this machine has Java {version}" if version else "this machine has none"
+        raise StackError(
+            f"--kafka needs Java {JAVA_VERSION_MIN} or newer and {found}: install it, or set TOLLWAY_KAFKA_BOOTSTRAP"
+        )
     return java
+
+
+def _java_version(java: str) -> int | None:
+    """Returns the feature version; None where the program says something else than expected, and may yet work."""
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    match = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(match[1]) if match else None
 
 
 def _class_path(folder: Path, log_path: Path) -> str:
@@ -143,8 +155,9 @@ def _class_path(folder: Path, log_path: Path) -> str:
     pom = folder / "pom.xml"
     pom.write_text(_POM)
     written = folder / "class-path.new"
-    arguments = ["-q", "-B", "-f", str(pom), "dependency:build-classpath", f"-Dmdep.outputFile={written}"]
-    _run([maven, *arguments], "fetching Kafka", log_path, DOWNLOAD_SECONDS_MAX)
+    quiet = ["-q", "-B", "-Dstyle.color=never"]
+    goal = ["dependency:build-classpath", f"-Dmdep.outputFile={written}"]
+    _run([maven, *quiet, "-f", str(pom), *goal], "fetching Kafka", log_path, DOWNLOAD_SECONDS_MAX)
     written.replace(kept)
     return kept.read_text()
 

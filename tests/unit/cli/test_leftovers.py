@@ -1,0 +1,44 @@
+"""After a stack that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from cli.stack import leftovers
+from cli.stack.layout import Layout
+
+
+def test_a_clean_folder_needs_nothing(tmp_path):
+    said = []
+    leftovers.clear(Layout(data_dir=tmp_path), said.append)
+    assert said == []
+
+
+def test_a_stale_file_is_told_and_removed(tmp_path):
+    layout = Layout(data_dir=tmp_path)
+    gone = os.fork()
+    if gone == 0:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    layout.stack_file.write_text(json.dumps({"version": 1, "pids": {"edge": [gone]}}))
+    said = []
+    leftovers.clear(layout, said.append)
+    assert len(said) == 1
+    assert not layout.stack_file.exists()
+
+
+def test_a_damaged_file_does_not_stop_the_next_start(tmp_path):
+    layout = Layout(data_dir=tmp_path)
+    layout.stack_file.write_text("{")
+    leftovers.clear(layout, lambda _text: None)
+    assert not layout.stack_file.exists()
+
+
+def test_a_number_that_somebody_else_got_since_is_not_waited_for(tmp_path):
+    layout = Layout(data_dir=tmp_path)
+    layout.stack_file.write_text("{}")
+    os.utime(layout.stack_file, (1_000, 1_000))
+    assert not leftovers._is_ours(os.getpid(), layout)
+    os.utime(layout.stack_file)
+    assert leftovers._is_ours(os.getpid(), layout)
