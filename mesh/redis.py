@@ -36,7 +36,8 @@ RECONNECT_PAUSE_SECONDS_MIN: Final = 0.05
 RECONNECT_PAUSE_SECONDS_MAX: Final = 1.0
 CALLS_WAITING_MAX: Final = 1_000
 
-Command: TypeAlias = tuple[bytes | str | int, ...]
+Command: TypeAlias = tuple[Any, ...]
+"""A command's words: bytes, str or int."""
 Reply: TypeAlias = Any
 """What hiredis read: bytes, int, list, None or a `hiredis.ReplyError`."""
 

@@ -52,6 +52,4 @@ def verifier(secret: str) -> Verifier:
     async def nobody(_token: str) -> None:
         return None
 
-    return Verifier(
-        process_secret=secret, fetch_jwks=no_keys, resolve_service_account=nobody, clock=SystemClock()
-    )
+    return Verifier(process_secret=secret, fetch_jwks=no_keys, resolve_service_account=nobody, clock=SystemClock())

@@ -1,0 +1,1 @@
+"""Ratelimit: limits and quotas, decided exactly across every edge."""

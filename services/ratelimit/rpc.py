@@ -1,0 +1,136 @@
+"""RateLimitService on the wire: protos in and out, nothing else.
+
+A Decide stream is read on and on; every batch becomes a task, and answers leave in the order in which they are ready.
+At most `BATCHES_IN_FLIGHT_MAX` batches of a stream are worked on; beyond that it is not read, which the edge feels as
+back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from uuid import UUID
+
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
+from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as pb_grpc
+
+from mesh.errors import RpcError, Violations
+from services.ratelimit.convert import from_policy, to_policy
+from services.ratelimit.errors import DecisionBatchTooLarge
+from services.ratelimit.leases import EdgeLeases
+from services.ratelimit.policy_layout import PolicyLayout
+from services.ratelimit.policy_rules import check_policy
+from services.ratelimit.service import DecisionService, PolicyService
+
+DECISIONS_PER_BATCH_MAX: Final = 1_000
+BATCHES_IN_FLIGHT_MAX: Final = 64
+POLICIES_REMEMBERED_MAX: Final = 100_000
+
+
+class RateLimitHandler(pb_grpc.RateLimitServiceServicer):
+    """Handles RateLimitService.
+
+    Args:
+        decisions: Decides.
+        policies: Puts and gets policies.
+        leases: Counts edges.
+    """
+
+    def __init__(self, *, decisions: DecisionService, policies: PolicyService, leases: EdgeLeases) -> None:
+        self._decisions = decisions
+        self._policies = policies
+        self._leases = leases
+
+    async def Decide(self, request_iterator: AsyncIterator[pb.DecideRequest], context: Any) -> AsyncIterator[Any]:
+        """Decide batches until the edge closes the stream."""
+        lease = self._leases.acquire()
+        stream = _Stream(self._decisions, self._leases)
+        reader = asyncio.create_task(stream.read(request_iterator))
+        try:
+            while (response := await stream.ready.get()) is not None:
+                yield response
+            await reader
+        finally:
+            reader.cancel()
+            stream.cancel()
+            self._leases.release(lease)
+
+    async def PutPolicy(self, request: pb.PutPolicyRequest, context: Any) -> pb.Policy:
+        """Put a policy in force."""
+        wrong = Violations()
+        check_policy(request.policy, wrong)
+        wrong.raise_if_any()
+        return to_policy(await self._policies.put(from_policy(request.policy)))
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Any) -> pb.Policy:
+        """Get the policy in force."""
+        wrong = Violations()
+        try:
+            organization_id = UUID(request.organization_id)
+        except ValueError:
+            wrong.add("organization_id", "must be a UUID")
+        wrong.raise_if_any()
+        return to_policy(await self._policies.get(organization_id))
+
+
+class _Stream:
+    """One Decide stream: its batches in flight and the policies that it has been told."""
+
+    def __init__(self, decisions: DecisionService, leases: EdgeLeases) -> None:
+        self._decisions = decisions
+        self._leases = leases
+        self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told_versions: dict[bytes, int] = {}
+        self.ready: asyncio.Queue[pb.DecideResponse | None] = asyncio.Queue()
+
+    async def read(self, requests: AsyncIterator[pb.DecideRequest]) -> None:
+        """Start a task per batch; put None behind the last answer."""
+        try:
+            async for request in requests:
+                if max(len(request.decisions), len(request.give_backs)) > DECISIONS_PER_BATCH_MAX:
+                    raise DecisionBatchTooLarge(f"{len(request.decisions)} and {len(request.give_backs)}")
+                await self._slots.acquire()
+                task = asyncio.create_task(self._decide(request))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+            await asyncio.gather(*self._tasks)
+        except RpcError:
+            self.ready.put_nowait(None)
+            raise
+        self.ready.put_nowait(None)
+
+    def cancel(self) -> None:
+        """Stop what is in flight; nobody waits for it."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _decide(self, request: pb.DecideRequest) -> None:
+        decided = await self._decisions.decide(request.decisions, request.give_backs)
+        if not request.decisions:
+            return
+        # Answers leave in the order in which they are put here, so a policy goes out with its first use.
+        self.ready.put_nowait(
+            pb.DecideResponse(
+                batch_id=request.batch_id,
+                verdicts=decided.verdicts,
+                policies=[layout.message for layout in decided.layouts if self._is_news(layout)],
+                live_edges=self._leases.live_count,
+            )
+        )
+
+    def _is_news(self, layout: PolicyLayout) -> bool:
+        organization_id, version = layout.policy.organization_id.bytes, layout.policy.version
+        if self._told_versions.get(organization_id) == version:
+            return False
+        if len(self._told_versions) >= POLICIES_REMEMBERED_MAX:
+            self._told_versions.clear()
+        self._told_versions[organization_id] = version
+        return True
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error

@@ -1,0 +1,165 @@
+"""Rebuilds calendar counters from metering: a Redis that lost its memory must not hand the month out again.
+
+A calendar window that counts billable requests carries a mark that metering has been asked about it. Where the mark is
+missing (nothing was there, or Redis was flushed), decide.lua says so instead of deciding, and the organization's usage
+since the start of the window is asked for, once, however many batches wait for it. Where the mark is there nothing of
+this runs, so the hot path pays nothing.
+
+**The trade-off.** A batch waits `SEED_WAIT_SECONDS` at most; then it is decided with what Redis has, so a slow metering
+service delays nobody for long but may let requests past a quota. The question goes on in the background, with pauses
+while metering is away, and raises the counters when it is answered. A counter is raised to the larger of the two
+figures, never to their sum: what was counted since the flush is in metering as well, except for the last moments that
+are still on their way there. Those, and only those, are given away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Protocol
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+
+from mesh.redis import RedisUnavailable
+from services.ratelimit.calendar_windows import window_id, window_start
+from services.ratelimit.counters import Answer, Call
+from services.ratelimit.model import Seed, UnseededWindow, WindowKind, WindowScope
+
+SEED_WAIT_SECONDS: Final = 0.03
+RETRY_PAUSE_SECONDS_MIN: Final = 0.5
+RETRY_PAUSE_SECONDS_MAX: Final = 30.0
+SEEDINGS_MAX: Final = 10_000
+
+_SEEDINGS: Final = Counter("tollway_ratelimit_seedings_total", "Counters rebuilt from metering", ["result"])
+
+log = structlog.get_logger()
+
+
+class UsageUnavailable(Exception):
+    """Metering did not answer."""
+
+
+class UsageSource(Protocol):
+    """Who knows what an organization has used."""
+
+    async def billable_units(
+        self, organization_id: UUID, start_time: datetime, scope: WindowScope
+    ) -> dict[bytes, Decimal]:
+        """Return billable units from an instant on: per API key (16 bytes), per route (UTF-8), or in one sum (b"").
+
+        Raises:
+            UsageUnavailable: It cannot be told now.
+        """
+        ...
+
+
+class NoUsage:
+    """Knows of no usage: for tests, and for a limiter that runs without metering."""
+
+    async def billable_units(
+        self,
+        organization_id: UUID,  # noqa: ARG002
+        start_time: datetime,  # noqa: ARG002
+        scope: WindowScope,  # noqa: ARG002
+    ) -> dict[bytes, Decimal]:
+        """Return nothing."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """A counter to seed: which window of the policy, of which key or route."""
+
+    window: int
+    name: bytes
+
+
+Run = Callable[[Sequence[Call], Sequence[bool]], Awaitable[list[Answer]]]
+
+
+class Seeder:
+    """Seeds counters, one question per organization at a time.
+
+    Args:
+        usage: Who is asked.
+        run: Runs calls in Redis.
+        tasks: Owns the background work.
+    """
+
+    def __init__(self, *, usage: UsageSource, run: Run, tasks: asyncio.TaskGroup) -> None:
+        self._usage = usage
+        self._run = run
+        self._tasks = tasks
+        self._wishes: dict[bytes, set[_Wish]] = {}
+        self._running: dict[bytes, asyncio.Task[None]] = {}
+
+    def is_running(self, organization_id: bytes) -> bool:
+        """Tell whether an organization's counters are being rebuilt; until then nobody need wait again."""
+        return organization_id in self._running
+
+    def start(self, call: Call, unseeded: Sequence[UnseededWindow]) -> asyncio.Task[None] | None:
+        """Start rebuilding counters, or add them to what is running; None where too much is running."""
+        organization_id = call.layout.policy.organization_id.bytes
+        wishes = {_Wish(window=each.window, name=call.key_name(each.key)) for each in unseeded}
+        if organization_id in self._running:
+            self._wishes[organization_id] |= wishes
+            return self._running[organization_id]
+        if len(self._running) >= SEEDINGS_MAX:
+            return None
+        self._wishes[organization_id] = wishes
+        task = self._tasks.create_task(self._seed(call))
+        self._running[organization_id] = task
+        return task
+
+    async def stop(self) -> None:
+        """Give up what is running."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _seed(self, call: Call) -> None:
+        organization_id = call.layout.policy.organization_id.bytes
+        pause_seconds = RETRY_PAUSE_SECONDS_MIN
+        try:
+            while self._wishes[organization_id]:
+                wishes = frozenset(self._wishes[organization_id])
+                try:
+                    await self._seed_once(call, wishes)
+                    self._wishes[organization_id] -= wishes
+                    _SEEDINGS.labels("done").inc()
+                except (UsageUnavailable, RedisUnavailable) as error:
+                    _SEEDINGS.labels("failed").inc()
+                    log.warning("seeding_failed", organization_id=organization_id.hex(), detail=repr(error))
+                    await asyncio.sleep(pause_seconds)
+                    pause_seconds = min(2 * pause_seconds, RETRY_PAUSE_SECONDS_MAX)
+        finally:
+            del self._running[organization_id], self._wishes[organization_id]
+
+    async def _seed_once(self, call: Call, wishes: frozenset[_Wish]) -> None:
+        layout, instant = call.layout, call.instant
+        seeding = Call(layout, test_mode=False, instant=instant)
+        known: dict[tuple[WindowKind, WindowScope], dict[bytes, Decimal]] = {}
+        for wish in sorted(wishes, key=lambda each: (each.window, each.name)):
+            window = layout.policy.windows[wish.window - 1]
+            question = (window.kind, window.scope)
+            if question not in known:
+                start = window_start(instant, window.kind)
+                known[question] = await self._usage.billable_units(layout.policy.organization_id, start, window.scope)
+            used = known[question].get(wish.name[1:], Decimal())
+            seeding.seed_named(
+                wish.name,
+                window.scope,
+                Seed(
+                    window=wish.window,
+                    window_id=window_id(instant, window.kind),
+                    # A started unit is a used unit.
+                    used=int(used.to_integral_value(ROUND_CEILING)),
+                ),
+            )
+        await self._run([seeding], [False])

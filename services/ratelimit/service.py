@@ -1,0 +1,199 @@
+"""What ratelimit promises: verdicts for batches, and policies that are in force within a second.
+
+A batch is sorted by organization and mode, asked about in one round trip to Redis, and put back into its order. Any
+number of batches may be on their way at once; what is decided together is decided in order, batches among each other
+in the order in which Redis sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
+
+from mesh.clock import Clock
+from mesh.db import Database
+from mesh.redis import RedisUnavailable
+from services.ratelimit import store
+from services.ratelimit.calendar_windows import calendar_instant
+from services.ratelimit.counters import REFUSED, Answer, Call, Counters
+from services.ratelimit.errors import PolicyNotFound
+from services.ratelimit.model import Policy, UnseededWindow
+from services.ratelimit.policies import Policies
+from services.ratelimit.policy_layout import PolicyLayout
+from services.ratelimit.seeding import SEED_WAIT_SECONDS, Seeder
+
+ORGANIZATION_ID_BYTES: Final = 16
+
+_VERDICTS: Final = Counter("tollway_ratelimit_verdicts_total", "Decisions by verdict", ["kind"])
+_COUNTS: Final = {
+    kind: _VERDICTS.labels(pb.VerdictKind.Name(kind).removeprefix("VERDICT_KIND_").lower())
+    for kind in pb.VerdictKind.values()
+    if kind != pb.VERDICT_KIND_UNSPECIFIED
+}
+# What decide.lua calls 1 and 2.
+_ALLOWED: Final = 1
+_KINDS: Final = (pb.VERDICT_KIND_UNSPECIFIED, pb.VERDICT_KIND_ALLOWED, pb.VERDICT_KIND_DENIED)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """The verdicts of a batch in its order, and the policies that they refer to."""
+
+    verdicts: Sequence[pb.Verdict]
+    layouts: Sequence[PolicyLayout]
+
+
+class DecisionService:
+    """Decides batches.
+
+    Args:
+        policies: The policies in force.
+        counters: The counters.
+        seeder: Rebuilds counters that are not known.
+        clock: Chooses calendar windows.
+    """
+
+    def __init__(self, *, policies: Policies, counters: Counters, seeder: Seeder, clock: Clock) -> None:
+        self._policies = policies
+        self._counters = counters
+        self._seeder = seeder
+        self._clock = clock
+
+    async def decide(self, decisions: Sequence[pb.Decision], give_backs: Iterable[pb.GiveBack]) -> Decided:
+        """Decide a batch and give units back. Never fails: where Redis is away the verdicts say so."""
+        calls: dict[tuple[bytes, bool], Call] = {}
+        no_policy: list[int] = []
+        for place, decision in enumerate(decisions):
+            call = self._call(calls, decision.organization_id, test_mode=decision.test_mode)
+            if call is None:
+                no_policy.append(place)
+            else:
+                call.decide(place, decision.api_key_id, decision.route_id, decision.cost_units or 1)
+        for back in give_backs:
+            call = self._call(calls, back.organization_id, test_mode=back.test_mode)
+            if call is not None:
+                call.give_back(
+                    back.request_id, back.api_key_id, back.route_id, back.cost_units or 1, back.calendar_time_us
+                )
+        asked = list(calls.values())
+        answers = await self._ask(asked) if asked else []
+        verdicts: list[pb.Verdict] = [_NO_POLICY] * len(decisions)
+        _COUNTS[pb.VERDICT_KIND_NO_POLICY].inc(len(no_policy))
+        for call, answer in zip(asked, answers, strict=True):
+            _write_verdicts(verdicts, call, answer)
+        return Decided(verdicts=verdicts, layouts=[call.layout for call in asked])
+
+    def _call(self, calls: dict[tuple[bytes, bool], Call], organization_id: bytes, *, test_mode: bool) -> Call | None:
+        key = (organization_id, test_mode)
+        call = calls.get(key)
+        if call is None:
+            layout = self._policies.find(organization_id)
+            if layout is None:
+                return None
+            instant = calendar_instant(self._clock.now(layout.policy.organization_id))
+            call = calls[key] = Call(layout, test_mode=test_mode, instant=instant)
+        return call
+
+    async def _ask(self, calls: Sequence[Call]) -> list[Answer]:
+        try:
+            answers = await self._counters.run(calls, seed_first=[self._seeds_first(call) for call in calls])
+            waiting = [number for number, answer in enumerate(answers) if answer.unseeded]
+            if waiting:
+                await self._seed([(calls[number], answers[number].unseeded) for number in waiting])
+                again = await self._counters.run(
+                    [calls[number] for number in waiting], seed_first=[False] * len(waiting)
+                )
+                for number, answer in zip(waiting, again, strict=True):
+                    answers[number] = answer
+        except RedisUnavailable:
+            return [REFUSED] * len(calls)
+        return answers
+
+    def _seeds_first(self, call: Call) -> bool:
+        return not call.test_mode and not self._seeder.is_running(call.layout.policy.organization_id.bytes)
+
+    async def _seed(self, wanted: Sequence[tuple[Call, Sequence[UnseededWindow]]]) -> None:
+        running = [task for call, unseeded in wanted if (task := self._seeder.start(call, unseeded)) is not None]
+        if running:
+            await asyncio.wait(running, timeout=SEED_WAIT_SECONDS)
+
+
+_NO_POLICY: Final = pb.Verdict(kind=pb.VERDICT_KIND_NO_POLICY)
+_UNAVAILABLE: Final = pb.Verdict(kind=pb.VERDICT_KIND_UNAVAILABLE)
+
+
+def _write_verdicts(verdicts: list[pb.Verdict], call: Call, answer: Answer) -> None:
+    if answer.records is None:
+        _COUNTS[pb.VERDICT_KIND_UNAVAILABLE].inc(len(call.places))
+        for place in call.places:
+            verdicts[place] = _UNAVAILABLE
+        return
+    version, time_us = call.layout.policy.version, call.instant.time_us
+    reset_at = 3 + call.layout.window_count
+    allowed_count = 0
+    for place, record in zip(call.places, answer.records, strict=True):
+        if record[0] == _ALLOWED:
+            allowed_count += 1
+            verdicts[place] = pb.Verdict(
+                kind=pb.VERDICT_KIND_ALLOWED,
+                policy_version=version,
+                remaining=record[3:reset_at],
+                reset_ms=record[reset_at:],
+                calendar_time_us=time_us,
+            )
+        else:
+            verdicts[place] = pb.Verdict(
+                kind=pb.VERDICT_KIND_DENIED,
+                policy_version=version,
+                remaining=record[3:reset_at],
+                reset_ms=record[reset_at:],
+                denied_by=record[1],
+                retry_after_ms=record[2],
+                calendar_time_us=time_us,
+            )
+    _COUNTS[pb.VERDICT_KIND_ALLOWED].inc(allowed_count)
+    _COUNTS[pb.VERDICT_KIND_DENIED].inc(len(call.places) - allowed_count)
+
+
+class PolicyService:
+    """Puts policies in force.
+
+    Args:
+        db: Where they are stored.
+        policies: Those in force in this process.
+        clock: Dates the change.
+    """
+
+    def __init__(self, *, db: Database, policies: Policies, clock: Clock) -> None:
+        self._db = db
+        self._policies = policies
+        self._clock = clock
+
+    async def put(self, policy: Policy) -> Policy:
+        """Put a policy in force unless its version is not newer; return what is in force then."""
+        async with self._db.tenant(policy.organization_id) as tx:
+            await store.put_policy(tx, policy, self._clock.now())
+            in_force = await store.get_policy(tx, policy.organization_id) or policy
+        self._policies.take(in_force)
+        return in_force
+
+    async def get(self, organization_id: UUID) -> Policy:
+        """Return the policy in force; the stored one, because this replica may be a moment behind.
+
+        Raises:
+            PolicyNotFound: There is none.
+        """
+        async with self._db.tenant(organization_id) as tx:
+            policy = await store.get_policy(tx, organization_id)
+        if policy is None:
+            raise PolicyNotFound(str(organization_id))
+        return policy

@@ -1,0 +1,37 @@
+"""Runs ratelimit's statements: policies in PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from mesh import sql
+from mesh.db import Connection
+from services.ratelimit.convert import from_document, to_document
+from services.ratelimit.model import Policy
+
+QUERIES: Final = sql.load(__package__)
+POLICIES_CHANNEL: Final = "ratelimit_policies"
+
+
+async def put_policy(tx: Connection, policy: Policy, now: datetime) -> None:
+    """Store a policy if it is newer than what is there, and tell every replica."""
+    document = json.dumps(to_document(policy))
+    await tx.execute(QUERIES["put_policy"], policy.organization_id, policy.version, document, now)
+
+
+async def get_policy(tx: Connection, organization_id: UUID) -> Policy | None:
+    """Return an organization's policy."""
+    row = await tx.fetchrow(QUERIES["get_policy"], organization_id)
+    return _policy(row) if row else None
+
+
+async def list_policies(tx: Connection) -> list[Policy]:
+    """Return every policy."""
+    return [_policy(row) for row in await tx.fetch(QUERIES["list_policies"])]
+
+
+def _policy(row: Any) -> Policy:
+    return from_document(row["organization_id"], row["version"], json.loads(row["windows"]))

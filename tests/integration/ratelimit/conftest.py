@@ -1,0 +1,132 @@
+"""Ratelimit on real PostgreSQL and Redis, with a real server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import grpc.aio
+import pytest
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
+from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
+    RateLimitServiceStub,
+    add_RateLimitServiceServicer_to_server,
+)
+
+from mesh.clock import SystemClock
+from mesh.db import Database
+from mesh.ids import RandomIds
+from mesh.redis import RedisPipe
+from mesh.server import Server
+from mesh.tokens import ProcessTokens
+from services.ratelimit.counters import Answer, Call, Counters, greeting
+from services.ratelimit.leases import EdgeLeases
+from services.ratelimit.model import WindowScope
+from services.ratelimit.policies import Policies
+from services.ratelimit.rpc import RateLimitHandler
+from services.ratelimit.seeding import Seeder, UsageUnavailable
+from services.ratelimit.service import DecisionService, PolicyService
+from tests.support.metering import verifier
+from tests.support.postgres import TestDatabase
+
+
+@dataclass
+class FakeUsage:
+    """Metering as the limiter sees it."""
+
+    units: dict[bytes, Decimal] = field(default_factory=dict)
+    away: bool = False
+    questions: list[UUID] = field(default_factory=list)
+
+    async def billable_units(
+        self, organization_id: UUID, start_time: datetime, scope: WindowScope
+    ) -> dict[bytes, Decimal]:
+        self.questions.append(organization_id)
+        if self.away:
+            raise UsageUnavailable
+        return self.units
+
+
+@dataclass
+class Running:
+    """One replica and how to call it."""
+
+    port: int
+    secret: str
+    usage: FakeUsage
+    pipe: RedisPipe
+    leases: EdgeLeases
+
+    def metadata(self, process: str) -> list[tuple[str, str]]:
+        return [("authorization", ProcessTokens(secret=self.secret, process=process, clock=SystemClock()).bearer())]
+
+    def stub(self) -> RateLimitServiceStub:
+        return RateLimitServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
+
+    async def put(self, message: pb.Policy) -> pb.Policy:
+        return await self.stub().PutPolicy(pb.PutPolicyRequest(policy=message), metadata=self.metadata("billing"))
+
+    async def decide(
+        self, *batches: list[pb.Decision], give_backs: list[pb.GiveBack] | None = None
+    ) -> list[pb.DecideResponse]:
+        requests = [pb.DecideRequest(batch_id=number, decisions=batch) for number, batch in enumerate(batches, 1)]
+        if give_backs:
+            requests[-1].give_backs.extend(give_backs)
+        call = self.stub().Decide(iter(requests), metadata=self.metadata("edge_proxy"), timeout=20)
+        return sorted([response async for response in call], key=lambda response: response.batch_id)
+
+
+@contextlib.asynccontextmanager
+async def replica(database: TestDatabase, redis_url: str, timeout_seconds: float = 0.5) -> AsyncIterator[Running]:
+    db = await Database.connect(
+        tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="ratelimit-test"
+    )
+    clock, ids, secret = SystemClock(), RandomIds(), secrets.token_hex(32)
+    pipe = RedisPipe(redis_url, timeout_seconds=timeout_seconds, greeting=greeting)
+    policies, counters, usage = Policies(db), Counters(pipe), FakeUsage()
+    leases = EdgeLeases(pipe=pipe, ids=ids)
+
+    async def run_calls(calls: list[Call], seed_first: list[bool]) -> list[Answer]:
+        return await counters.run(calls, seed_first=seed_first)
+
+    async with asyncio.TaskGroup() as tasks:
+        seeder = Seeder(usage=usage, run=run_calls, tasks=tasks)
+        loops = [tasks.create_task(each.run()) for each in (pipe, policies, leases)]
+        await asyncio.wait_for(policies.loaded.wait(), 10)
+        await asyncio.wait_for(pipe.connected.wait(), 10)
+        server = await Server.start(
+            name="ratelimit",
+            listen="127.0.0.1:0",
+            services=[
+                (
+                    pb.DESCRIPTOR.services_by_name["RateLimitService"],
+                    add_RateLimitServiceServicer_to_server,
+                    RateLimitHandler(
+                        decisions=DecisionService(policies=policies, counters=counters, seeder=seeder, clock=clock),
+                        policies=PolicyService(db=db, policies=policies, clock=clock),
+                        leases=leases,
+                    ),
+                )
+            ],
+            verifier=verifier(secret),
+            clock=clock,
+            ids=ids,
+        )
+        yield Running(port=server.port, secret=secret, usage=usage, pipe=pipe, leases=leases)
+        await server.stop(0.1)
+        await seeder.stop()
+        for loop in loops:
+            loop.cancel()
+    await db.close()
+
+
+@pytest.fixture
+async def running(database: TestDatabase, redis_url: str) -> AsyncIterator[Running]:
+    async with replica(database, redis_url) as one:
+        yield one

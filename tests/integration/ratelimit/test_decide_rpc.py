@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
+
+from services.ratelimit.convert import to_policy
+from services.ratelimit.model import WindowScope
+from tests.integration.ratelimit.conftest import Running, replica
+from tests.support.postgres import TestDatabase
+from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, month, policy
+
+
+def decision(
+    cost_units: int = 1, *, test_mode: bool = False, api_key: uuid.UUID = API_KEY, route_id: str = "orders"
+) -> pb.Decision:
+    return pb.Decision(
+        request_id=uuid.uuid4().bytes,
+        organization_id=ORGANIZATION.bytes,
+        api_key_id=api_key.bytes,
+        route_id=route_id,
+        cost_units=cost_units,
+        test_mode=test_mode,
+    )
+
+
+def kinds(response: pb.DecideResponse) -> list[int]:
+    return [verdict.kind for verdict in response.verdicts]
+
+
+A, D = pb.VERDICT_KIND_ALLOWED, pb.VERDICT_KIND_DENIED
+
+
+async def test_a_batch_is_decided_in_order_and_told_its_policy_once(running: Running) -> None:
+    put = await running.put(to_policy(policy(bucket(3), month(1_000))))
+    first, second = await running.decide([decision(), decision(5), decision(2)], [decision()])
+    assert kinds(first) == [A, D, A]
+    assert kinds(second) == [D]
+    assert [list(v.remaining) for v in first.verdicts] == [[2, 999], [2, 999], [0, 997]]
+    assert first.verdicts[1].denied_by == 0
+    assert 39_000 <= first.verdicts[1].retry_after_ms <= 60_000
+    assert list(first.policies) == [put]
+    assert list(second.policies) == []
+    assert first.live_edges == 1
+
+
+async def test_without_a_policy_the_verdict_says_so(running: Running) -> None:
+    (answer,) = await running.decide([decision()])
+    assert kinds(answer) == [pb.VERDICT_KIND_NO_POLICY]
+
+
+async def test_a_policy_is_in_force_on_every_replica_within_a_second(
+    running: Running, database: TestDatabase, redis_url: str
+) -> None:
+    async with replica(database, redis_url) as other:
+        await running.put(to_policy(policy(bucket(1))))
+        async with asyncio.timeout(1):
+            while True:
+                (answer,) = await other.decide([decision()])
+                if kinds(answer) != [pb.VERDICT_KIND_NO_POLICY]:
+                    break
+        assert kinds(answer) == [A]
+        (answer,) = await running.decide([decision()])
+        assert kinds(answer) == [D]
+
+
+async def test_test_keys_have_counters_of_their_own(running: Running) -> None:
+    await running.put(to_policy(policy(bucket(1), bucket(1, scope=WindowScope.API_KEY, name="key"))))
+    (answer,) = await running.decide([decision(), decision(test_mode=True), decision(), decision(test_mode=True)])
+    assert kinds(answer) == [A, A, D, D]
