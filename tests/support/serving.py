@@ -1,0 +1,63 @@
+"""Servers of one test: any handler behind the real interceptors, on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from mesh.access import Principal, Verifier
+from mesh.clock import SystemClock
+from mesh.ids import RandomIds
+from mesh.server import Server
+from mesh.tokens import ProcessTokens, SessionSigner
+from tests.support.accounts import PROCESS_SECRET
+
+SIGNER = SessionSigner(seed=b"s" * 32, clock=SystemClock(), ids=RandomIds())
+
+
+def process_metadata(name: str) -> list[tuple[str, str]]:
+    """The credentials of one of Tollway's processes."""
+    return [("authorization", ProcessTokens(secret=PROCESS_SECRET, process=name, clock=SystemClock()).bearer())]
+
+
+def person_metadata(person_id: Any, organization_id: Any, role: str = "owner") -> list[tuple[str, str]]:
+    """The credentials of a person."""
+    token, _ = SIGNER.issue(person_id=person_id, organization_id=organization_id, role=role)
+    return [("authorization", f"Bearer {token}")]
+
+
+def test_verifier() -> Verifier:
+    """Believes the test's signer and process secret."""
+
+    async def jwks() -> str:
+        return SIGNER.jwks_json()
+
+    async def nobody(_token: str) -> Principal | None:
+        return None
+
+    return Verifier(process_secret=PROCESS_SECRET, fetch_jwks=jwks, resolve_service_account=nobody, clock=SystemClock())
+
+
+test_verifier.__test__ = False  # type: ignore[attr-defined]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    descriptor: ServiceDescriptor, register: Callable[[Any, Any], None], handler: Any, *, port: int = 0
+) -> AsyncIterator[str]:
+    """Serves a handler and yields its address."""
+    server = await Server.start(
+        name=descriptor.name,
+        listen=f"127.0.0.1:{port}",
+        services=[(descriptor, register, handler)],
+        verifier=test_verifier(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+    )
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        await server.stop(0.5)
