@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from opentelemetry import trace
 
-from graphql_gateway import errors, metrics
+from graphql_gateway import metrics
 from graphql_gateway.admission import Admission
 from graphql_gateway.config import Network
 from graphql_gateway.failure import Failure
@@ -98,8 +98,6 @@ class Guard:
             return await handler(request)
         except Failure as failure:
             return problem_response(failure, scope.request_id)
-        except web.HTTPException as error:
-            return problem_response(_from_http(error), scope.request_id)
         except Exception:  # the outermost edge: nothing unexpected may get past it
             log.exception("request_crashed")
             return problem_response(Failure.internal(), scope.request_id)
@@ -167,11 +165,3 @@ def _canonical(request: web.Request) -> str:
     resource = request.match_info.route.resource
     canonical = resource.canonical if resource is not None else UNMATCHED
     return UNMATCHED if "{" in canonical else canonical
-
-
-def _from_http(error: web.HTTPException) -> Failure:
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return Failure.of(errors.MethodNotAllowed(metadata={"allow": ", ".join(sorted(error.allowed_methods))}))
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return Failure.of(errors.BodyTooLarge())
-    return Failure.of(errors.RouteNotFound())

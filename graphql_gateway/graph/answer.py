@@ -24,7 +24,10 @@ VALIDATION_FAILED: Final = "GRAPHQL_VALIDATION_FAILED"
 ERRORS_MAX: Final = 20
 
 _SUGGESTION: Final = re.compile(r" ?Did you mean .*$", re.DOTALL)
-_TOKENS: Final = re.compile(r"Document contains more (than|that) \d+ tokens")
+_PARSER_LIMITS: Final = (
+    (re.compile(r"Document contains more (than|that) \d+ tokens"), errors.QueryTooLong),
+    (re.compile(r"Document is nested too deeply"), errors.QueryTooDeep),
+)
 
 log = structlog.get_logger()
 
@@ -76,8 +79,10 @@ def _failure_in(error: GraphQLError) -> Failure | None:
         return cause
     if isinstance(cause, RecursionError) and not error.path:
         return Failure.of(errors.QueryTooDeep())
-    if isinstance(error, GraphQLSyntaxError) and _TOKENS.search(error.message):
-        return Failure.of(errors.QueryTooLong())
+    if isinstance(error, GraphQLSyntaxError):
+        for pattern, reason in _PARSER_LIMITS:
+            if pattern.search(error.message):
+                return Failure.of(reason())
     if not error.path and (cause is None or isinstance(cause, GraphQLError)):
         return None
     log.error("graphql_unexpected_error", path=error.path, exc_info=cause or error)

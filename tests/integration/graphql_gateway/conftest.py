@@ -372,11 +372,15 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
     closers: list[Callable[[], Awaitable[None]]] = []
 
     async def start(
-        address: str, *, described: list[ServiceDescriptor] | None = None, **settings: Any
+        address: str,
+        *,
+        described: list[ServiceDescriptor] | None = None,
+        settings_class: type[GatewaySettings] = GatewaySettings,
+        **settings: Any,
     ) -> RunningGateway:
         names = ("auth", "ratelimit", "metering", "billing", "notification")
         addresses = {f"{name}_address": address for name in names}
-        configured = GatewaySettings(process_secret=SECRET, **{**addresses, **settings})
+        configured = settings_class(process_secret=SECRET, **{**addresses, **settings})
         clients = Clients(configured, process="graphql_gateway")
         gateway = build_gateway(
             configured,
