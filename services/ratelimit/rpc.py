@@ -108,7 +108,7 @@ class _Stream:
 
     async def _decide(self, request: pb.DecideRequest) -> None:
         decided = await self._decisions.decide(request.decisions, request.give_backs)
-        # Give-backs alone are not answered. A request without anything is how an edge asks whether the limiter is there.
+        # Give-backs alone are not answered. An empty request is how an edge asks whether the limiter is there.
         if request.give_backs and not request.decisions:
             return
         # Answers leave in the order in which they are put here, so a policy goes out with its first use.
