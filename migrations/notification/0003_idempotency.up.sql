@@ -22,4 +22,5 @@ CREATE POLICY tenant ON idempotency_keys TO tollway_notification
     WITH CHECK (organization_id = nullif(current_setting('tollway.organization_id', true), '')::uuid);
 CREATE POLICY system ON idempotency_keys TO tollway_notification_system USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE ON idempotency_keys TO tollway_notification;
-GRANT SELECT, DELETE ON idempotency_keys TO tollway_notification_system;
+-- UPDATE because the clean-up locks the rows that it is about to delete (FOR UPDATE SKIP LOCKED).
+GRANT SELECT, UPDATE, DELETE ON idempotency_keys TO tollway_notification_system;
