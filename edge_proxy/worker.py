@@ -171,7 +171,7 @@ class Worker:
 
     def is_ready(self) -> bool:
         """Tell whether requests can be served: routes and keys are loaded, the journal takes events."""
-        return self._cache.is_loaded and self._journal.has_room(0) and not self.server.is_draining
+        return self._cache.is_loaded and self._journal.has_room(1) and not self.server.is_draining
 
     def health(self, path: str) -> tuple[int, bytes]:
         """Answer a health question."""

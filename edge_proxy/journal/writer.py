@@ -90,8 +90,8 @@ class JournalWriter:
         return self.position - self._held_from
 
     def has_room(self, requests_in_flight: int) -> bool:
-        """Tell whether one more request can be let in and its event is sure to fit."""
-        reserved = (requests_in_flight + 1) * RESERVED_BYTES_PER_REQUEST
+        """Tell whether the events of so many requests are sure to fit."""
+        reserved = requests_in_flight * RESERVED_BYTES_PER_REQUEST
         return not self.is_broken and self.bytes_held + reserved <= self._bytes_max
 
     def append(self, payload: bytes) -> asyncio.Future[None]:

@@ -12,7 +12,10 @@ request would cost more than the request's parsing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
@@ -32,6 +35,8 @@ LINGER_BYTES_MAX: Final = 1 << 20
 SWEEP_SECONDS: Final = 0.1
 NEVER: Final = float("inf")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 # An end that only a lenient reader would see: hand it to the parser now, which refuses it.
 _LENIENT_END: Final = re.compile(rb"\n\r?\n")
@@ -223,6 +228,9 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection: an answer that broke off must not look whole."""
         if not self._transport.is_closing():
+            # Without this the kernel says FIN, which ends an answer without a length as if it were whole.
+            with contextlib.suppress(OSError):
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
             self._transport.abort()
 
     def forwarded_lines(self, host: str) -> bytes:

@@ -57,12 +57,12 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
             for watcher in self._watchers:
                 watcher.put_nowait(item)
 
-    async def ResolveKeys(self, request, context):  # noqa: N802
+    async def ResolveKeys(self, request, context):
         self.resolved.append(list(request.digests))
         await asyncio.sleep(0)
         return auth.ResolveKeysResponse(grants=[self.grants[d] for d in request.digests if d in self.grants])
 
-    async def WatchKeys(self, request, context):  # noqa: N802
+    async def WatchKeys(self, request, context):
         queue: asyncio.Queue[auth.KeyGrant] = asyncio.Queue()
         self._watchers.append(queue)
         yield auth.WatchKeysResponse(
@@ -110,7 +110,7 @@ class FakeLimiter(ratelimit_grpc.RateLimitServiceServicer):
             ],
         )
 
-    async def Decide(self, requests, context):  # noqa: N802
+    async def Decide(self, requests, context):
         sent_policy = False
         async for request in requests:
             while self.hang:
@@ -154,7 +154,7 @@ class FakeMetering(metering_grpc.MeteringServiceServicer):
         self.remember = True
         self.fail = False
 
-    async def Ingest(self, requests, context):  # noqa: N802
+    async def Ingest(self, requests, context):
         async for request in requests:
             if self.fail:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "told to fail")

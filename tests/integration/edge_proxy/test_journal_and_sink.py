@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+
+from edge_proxy.journal.format import segment_name
+
+
+async def test_answer_is_held_back_until_its_event_is_written(edge, monkeypatch):
+    written = asyncio.Event()
+    real = edge.worker._journal._flush
+    loop = asyncio.get_running_loop()
+
+    def late() -> None:
+        loop.call_later(0.2, lambda: (real(), written.set()))
+
+    monkeypatch.setattr(edge.worker._journal, "_flush", late)
+    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+        writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
+        await reader.readuntil(b"hello")
+        assert written.is_set()
+
+
+async def test_events_wait_while_metering_is_down_and_are_counted_once(edge):
+    await edge.request("/pass")
+    await edge.events(1)
+    await edge.backend.stop()
+    for _ in range(20):
+        assert (await edge.request("/pass")).status == 200
+    await edge.until(lambda: any(reason.startswith("metering") for reason in edge.worker.degraded()))
+    assert edge.worker._sender.lag_bytes > 0
+    await edge.backend.start()
+    assert len(await edge.events(21)) == 21
+    await edge.until(lambda: edge.worker._sender.lag_bytes == 0)
+
+
+async def test_segments_are_dropped_once_acknowledged(surroundings):
+    edge = surroundings
+    edge.changes |= {"edge_journal_segment_bytes_max": 1 << 14, "edge_journal_bytes_max": 1 << 20}
+    await edge.start()
+    await edge.healthy()
+    for _ in range(20):
+        await asyncio.gather(*(edge.request("/x") for _ in range(20)))
+    await edge.events(400)
+    await edge.until(lambda: edge.worker._sender.lag_bytes == 0)
+    segments = list(edge.worker._journal.path.glob("*.segment"))
+    assert [path.name for path in segments] == [segment_name(edge.worker._journal._segment_number)]
+    assert edge.worker._journal._segment_number > 1
+    await edge.stop()
+
+
+async def test_full_journal_refuses_requests_rather_than_losing_events(surroundings):
+    edge = surroundings
+    edge.changes |= {"edge_journal_segment_bytes_max": 1 << 14, "edge_journal_bytes_max": 1 << 16}
+    edge.backend.metering.fail = True
+    await edge.start()
+    await edge.until(lambda: edge.worker._limiter.is_healthy and edge.worker._watch.is_connected)
+    served = 0
+    while (got := await edge.request("/x")).status == 200:
+        served += 1
+        assert served < 1_000
+    assert json.loads(got.body)["type"] == "/problems/journal-full"
+    assert (await edge.request("/health/ready", key="")).status == 503
+    edge.backend.metering.fail = False
+    assert len(await edge.events(served)) == served
+    await edge.until(lambda: edge.worker.is_ready())
+    assert (await edge.request("/x")).status == 200
+    await edge.stop()
+
+
+async def test_what_a_dead_worker_left_is_adopted_and_sent(surroundings):
+    edge = surroundings
+    edge.backend.metering.fail = True
+    await edge.start()
+    await edge.until(lambda: edge.worker._limiter.is_healthy and edge.worker._watch.is_connected)
+    for _ in range(5):
+        assert (await edge.request("/x")).status == 200
+    left = edge.worker._journal.path
+    # As after a SIGKILL: nothing is flushed, the kernel lets go of the lock, the last record may be torn.
+    edge.worker._sender.flush = lambda _seconds: asyncio.sleep(0)
+    await edge.stop()
+    segment = left / segment_name(1)
+    segment.write_bytes(segment.read_bytes() + b"\x40\x00\x00\x00torn")
+    edge.backend.metering.fail = False
+    await edge.start()
+    assert len(await edge.events(5)) == 5
+    await edge.until(lambda: not left.exists())
+    assert edge.worker._sender.adopted == 1
+    await edge.stop()
+
+
+async def test_journal_that_cannot_be_written_aborts_the_answer_and_is_not_ready(edge, monkeypatch):
+    real = os.write
+    target = edge.worker._journal._file
+
+    def full(descriptor: int, data: bytes) -> int:
+        if descriptor == target:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+        writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
+        try:
+            received = await reader.read()
+        except ConnectionResetError:
+            received = b""
+    assert received == b""
+    assert (await edge.request("/health/ready", key="")).status == 503
+    assert (await edge.request("/x")).status == 503
+
+
+async def test_refused_requests_with_a_valid_key_are_events_and_others_are_only_counted(edge):
+    await edge.request("/x", key="")
+    await edge.request("/scoped")
+    (event,) = await edge.events(1)
+    assert (event.status, event.route_id) == (403, "scoped")
+    assert edge.worker.metrics.problems["key-missing"] == 1

@@ -1,0 +1,193 @@
+"""The real thing: `python -m edge_proxy` as a process with two workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, answer, grant, key
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Running:
+    def __init__(self, backend, upstream, data_dir):
+        self.backend, self.upstream, self.data_dir = backend, upstream, data_dir
+        self.port, self.admin_port = free_port(), free_port()
+        self.key = key()
+        self.process: asyncio.subprocess.Process | None = None
+        self.session: aiohttp.ClientSession | None = None
+
+    def environment(self) -> dict[str, str]:
+        address = self.backend.address
+        return os.environ | {
+            "TOLLWAY_PROCESS_SECRET": "ab" * 32,
+            "TOLLWAY_KEY_PEPPERS": f"1:{PEPPER.hex()}",
+            "TOLLWAY_AUTH_ADDRESS": address,
+            "TOLLWAY_RATELIMIT_ADDRESS": address,
+            "TOLLWAY_METERING_ADDRESS": address,
+            "TOLLWAY_UPSTREAM_URL": self.upstream.url,
+            "TOLLWAY_EDGE_LISTEN": f"127.0.0.1:{self.port}",
+            "TOLLWAY_EDGE_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
+            "TOLLWAY_EDGE_WORKERS": "2",
+            "TOLLWAY_EDGE_DATA_DIR": str(self.data_dir),
+            "TOLLWAY_EDGE_DECISION_DEADLINE_MS": "2000",
+        }
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge_proxy", env=self.environment(), start_new_session=True
+        )
+        async with asyncio.timeout(30):
+            while not await self.is_ready():
+                assert self.process.returncode is None
+                await asyncio.sleep(0.05)
+
+    async def is_ready(self) -> bool:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with self.session.get(f"http://127.0.0.1:{self.admin_port}/health/ready") as got:
+                return got.status == 200 and (await got.json())["degraded"] == []
+        return False
+
+    async def pids(self) -> list[int]:
+        async with self.session.get(f"http://127.0.0.1:{self.admin_port}/workers") as got:
+            return (await got.json())["pids"]
+
+    async def metrics(self) -> str:
+        async with self.session.get(f"http://127.0.0.1:{self.admin_port}/metrics") as got:
+            return await got.text()
+
+    async def get(self, path: str = "/x") -> int:
+        """Send one request on a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {self.key}\r\n\r\n".encode()
+            )
+            return int((await reader.read()).split(b" ", 2)[1])
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def running(tmp_path) -> AsyncIterator[Running]:
+    backend, upstream = Backend(), FakeUpstream()
+    await backend.start()
+    await upstream.start()
+    edge = Running(backend, upstream, tmp_path)
+    backend.auth.add(grant(edge.key))
+    async with aiohttp.ClientSession() as edge.session:
+        await edge.start()
+        yield edge
+        if edge.process.returncode is None:
+            edge.process.kill()
+            await edge.process.wait()
+    await upstream.stop()
+    await backend.stop()
+
+
+async def gone(pid: int, timeout_seconds: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_seconds):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
+
+
+async def test_killed_worker_is_replaced_and_its_journal_sent(running):
+    first, second = await running.pids()
+    assert {await running.get() for _ in range(20)} == {200}
+    os.kill(first, signal.SIGKILL)
+    await gone(first)
+    # The shared socket goes on being served by the other worker meanwhile.
+    assert {await running.get() for _ in range(20)} == {200}
+    async with asyncio.timeout(20):
+        while not await running.is_ready() or len(await running.pids()) < 2:
+            await asyncio.sleep(0.05)
+    assert second in await running.pids()
+    assert len(await running.backend.metering.wait_for(40, 15)) == 40
+    assert "tollway_edge_worker_restarts_total 1" in await running.metrics()
+
+
+async def test_metrics_are_the_sum_over_workers(running):
+    await asyncio.gather(*(running.get() for _ in range(40)))
+    await running.backend.metering.wait_for(40)
+    text = await running.metrics()
+    assert 'tollway_edge_requests_total{outcome="answered",route="api",status="2xx"} 40' in text
+    assert "tollway_edge_workers 2" in text
+    assert 'tollway_edge_request_duration_seconds_count{route="api"} 40' in text
+
+
+async def test_terminated_edge_finishes_every_request_and_leaves_nothing(running):
+    async def slow(head, reader, writer):
+        await asyncio.sleep(0.3)
+        return await answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")(head, reader, writer)
+
+    running.upstream.script = slow
+    requests = [asyncio.create_task(running.get()) for _ in range(60)]
+    while len(running.upstream.heads) < 30:
+        await asyncio.sleep(0.005)
+    pids = await running.pids()
+    running.process.terminate()
+    assert [await request for request in requests] == [200] * 60
+    assert await asyncio.wait_for(running.process.wait(), 20) == 0
+    for pid in pids:
+        await gone(pid)
+    assert len(running.backend.metering.events) == 60
+    assert list((running.data_dir / "journal").iterdir()) == []
+
+
+async def test_workers_die_with_a_killed_supervisor(running):
+    pids = await running.pids()
+    running.process.kill()
+    await running.process.wait()
+    for pid in pids:
+        await gone(pid)
+
+
+async def test_nothing_is_lost_when_everything_is_killed_at_once(running):
+    running.backend.metering.fail = True
+    assert {await running.get() for _ in range(30)} == {200}
+    pids = await running.pids()
+    running.process.kill()
+    await running.process.wait()
+    for pid in pids:
+        await gone(pid)
+    running.backend.metering.fail = False
+    await running.start()
+    assert len(await running.backend.metering.wait_for(30, 15)) == 30
+
+
+async def test_taken_port_is_one_clear_line_and_status_1(running):
+    environment = running.environment() | {"TOLLWAY_EDGE_ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge_proxy", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(other.communicate(), 20)
+    assert other.returncode == 1
+    lines = [json.loads(line) for line in output.decode().splitlines()]
+    assert any(f"127.0.0.1:{running.port}" in line.get("error", "") for line in lines)
+
+
+async def test_wrong_routes_file_is_told_completely_and_status_2(running, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("version: 1\nupstreams: {a: {urls: [ftp://x]}}\nroutes: [{id: A, match: {}, upstream: b}]\n")
+    environment = running.environment() | {"TOLLWAY_EDGE_CONFIG": str(path)}
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge_proxy", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(other.communicate(), 20)
+    assert other.returncode == 2
+    for place in ("upstreams.a.urls", "routes[0].id", "routes[0].match"):
+        assert place in errors.decode()
