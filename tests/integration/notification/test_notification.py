@@ -1,0 +1,245 @@
+"""E-mail is taken once and arrives once, whatever is down meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from tollway.auth.v1 import auth_service_pb2
+from tollway.notification.v1 import notification_service_pb2 as pb
+
+from cli.stack.ports import free_ports
+from mesh.client import Clients
+from mesh.clock import SystemClock
+from mesh.config import ProcessSettings
+from mesh.errors import from_grpc
+from mesh.ids import RandomIds
+from mesh.jobs import RetryPolicy, Worker
+from services.auth.consequences import Consequences
+from tests.support.accounts import PROCESS_SECRET, seed_organization
+from tests.support.mail import mail_server
+from tests.support.postgres import TestDatabase
+from tests.support.running_auth import RunningAuth, running_auth
+from tests.support.running_notification import running_notification
+from tests.support.serving import process_metadata
+
+IDS = RandomIds()
+PARAMETERS = {
+    "organization_name": "Acme <b>& Sons</b>",
+    "key_name": "ci",
+    "hint": "sk_live_1a2b…9f0e",
+    "create_time": "2024-01-31T10:07:00+00:00",
+}
+
+
+@pytest.fixture
+def smtp_port() -> int:
+    (port,) = free_ports(1)
+    return port
+
+
+def send_request(**fields: Any) -> pb.SendEmailRequest:
+    return pb.SendEmailRequest(
+        **{
+            "organization_id": str(IDS.uuid7()),
+            "recipient": "contact@acme.example",
+            "template": "api_key_created",
+            "parameters": PARAMETERS,
+            "idempotency_key": "job-1",
+            **fields,
+        }
+    )
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            result = condition()
+            if await result if asyncio.iscoroutine(result) else result:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def states(running: Any) -> list[tuple[str, str]]:
+    async with running.db.system() as tx:
+        emails = [row["state"] for row in await tx.fetch("SELECT state FROM emails")]
+        deliveries = [row["state"] for row in await tx.fetch("SELECT state FROM jobs")]
+    return list(zip(emails, deliveries, strict=True))
+
+
+def reaches(running: Any, expected: list[tuple[str, str]]) -> Callable[[], Any]:
+    async def reached() -> bool:
+        return await states(running) == expected
+
+    return reached
+
+
+async def test_a_mail_arrives_with_a_text_and_an_html_part(database: TestDatabase, smtp_port: int) -> None:
+    async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
+        answer = await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await until(reaches(running, [("delivered", "done")]))
+        (message,) = box.messages
+        assert box.recipients == ["contact@acme.example"]
+        assert message["Message-ID"] == f"<{answer.email_id}@tollway.example>"
+        assert message["Subject"] == "New API key for Acme <b>& Sons</b>"
+        text, html = (part.get_content() for part in message.iter_parts())
+        assert "Acme <b>& Sons</b>" in text
+        assert "sk_live_1a2b…9f0e" in text
+        assert "Acme &lt;b&gt;&amp; Sons&lt;/b&gt;" in html
+
+
+async def test_the_same_request_twice_is_one_mail(database: TestDatabase, smtp_port: int) -> None:
+    request = send_request()
+    async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
+        answers = await asyncio.gather(
+            *(running.stub.SendEmail(request, metadata=process_metadata("auth")) for _ in range(3))
+        )
+        assert len({answer.email_id for answer in answers}) == 1
+        await until(reaches(running, [("delivered", "done")]))
+        assert len(box.messages) == 1
+
+
+async def test_everything_wrong_with_a_mail_is_told_at_once(database: TestDatabase, smtp_port: int) -> None:
+    parameters = {"key_name": "two\nlines", "hint": "h", "create_time": "t", "colour": "red"}
+    async with running_notification(database, smtp_port) as running:
+        request = send_request(recipient="a@b.example, c@d.example", parameters=parameters)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await running.stub.SendEmail(request, metadata=process_metadata("auth"))
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await running.stub.SendEmail(send_request(template="none"), metadata=process_metadata("auth"))
+        assert await states(running) == []
+    assert {violation.field for violation in from_grpc(refused.value).violations} == {
+        "recipient",
+        "parameters.organization_name",
+        "parameters.colour",
+        "parameters.key_name",
+    }
+    assert [violation.field for violation in from_grpc(unknown.value).violations] == ["template"]
+
+
+async def test_a_mail_waits_for_the_mail_server(database: TestDatabase, smtp_port: int) -> None:
+    async with running_notification(database, smtp_port) as running:
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+
+        async def tried() -> bool:
+            async with running.db.system() as tx:
+                return bool(await tx.fetchval("SELECT attempt_count >= 2 AND last_error IS NOT NULL FROM jobs"))
+
+        await until(tried)
+        async with mail_server(smtp_port) as box:
+            await until(reaches(running, [("delivered", "done")]))
+            assert len(box.messages) == 1
+
+
+async def test_a_mail_that_is_refused_for_now_is_tried_again(database: TestDatabase, smtp_port: int) -> None:
+    async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
+        box.refusal = "451 later"
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+
+        async def tried() -> bool:
+            async with running.db.system() as tx:
+                return bool(await tx.fetchval("SELECT attempt_count >= 2 FROM jobs"))
+
+        await until(tried)
+        box.refusal = None
+        await until(reaches(running, [("delivered", "done")]))
+        assert len(box.messages) == 1
+
+
+async def test_a_mail_that_is_refused_for_good_ends_where_operators_see_it(
+    database: TestDatabase, smtp_port: int
+) -> None:
+    async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
+        box.refusal = "550 never"
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await until(reaches(running, [("dead", "dead")]))
+        async with running.db.system() as tx:
+            assert await tx.fetchval("SELECT attempt_count FROM jobs") == 1
+
+
+async def test_a_mail_server_that_stays_away_makes_a_dead_letter(database: TestDatabase, smtp_port: int) -> None:
+    async with running_notification(database, smtp_port, attempts_max=2) as running:
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await until(reaches(running, [("dead", "dead")]))
+
+
+async def test_only_named_processes_may_send(database: TestDatabase, smtp_port: int) -> None:
+    async with running_notification(database, smtp_port) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await running.stub.SendEmail(send_request(), metadata=process_metadata("edge_proxy"))
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@contextlib.asynccontextmanager
+async def auth_worker(auth: RunningAuth, notification_address: str) -> AsyncIterator[None]:
+    settings = ProcessSettings(process_secret=PROCESS_SECRET, notification_address=notification_address)
+    clients = Clients(settings, process="auth")
+    worker = Worker(
+        db=auth.db,
+        name="auth",
+        handlers=Consequences(db=auth.db, clients=clients, clock=SystemClock()).handlers(),
+        clock=SystemClock(),
+        ids=IDS,
+        retry=RetryPolicy(first_seconds=0.05, seconds_max=0.2),
+    )
+    stopping = asyncio.Event()
+    task = asyncio.create_task(worker.run(stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
+        await clients.close()
+
+
+@pytest.mark.parametrize("smtp_is_late", [False, True])
+async def test_creating_a_key_mails_the_organizations_contact_once(
+    database: TestDatabase, smtp_port: int, smtp_is_late: bool
+) -> None:
+    organization = await seed_organization(database.dsn("auth_system"), "acme")
+    async with contextlib.AsyncExitStack() as stack:
+        auth = await stack.enter_async_context(running_auth(database))
+        running = await stack.enter_async_context(running_notification(database, smtp_port))
+        await stack.enter_async_context(auth_worker(auth, running.address))
+        if not smtp_is_late:
+            box = await stack.enter_async_context(mail_server(smtp_port))
+        request = auth_service_pb2.CreateApiKeyRequest(
+            organization_id=str(organization.organization_id), name="ci", idempotency_key="create-1"
+        )
+        owner = auth.person(organization.owner_id, organization.organization_id)
+        created = await auth.stub.CreateApiKey(request, metadata=owner)
+        assert await auth.stub.CreateApiKey(request, metadata=owner) == created
+        if smtp_is_late:
+
+            async def tried() -> bool:
+                async with running.db.system() as tx:
+                    return bool(await tx.fetchval("SELECT attempt_count >= 2 FROM jobs"))
+
+            await until(tried)
+            box = await stack.enter_async_context(mail_server(smtp_port))
+        await until(reaches(running, [("delivered", "done")]))
+        (message,) = box.messages
+        assert box.recipients == ["contact@acme.example"]
+        body = message.get_body(("plain",)).get_content()
+        assert created.api_key.hint in body
+        assert created.secret not in message.as_string()
+
+
+async def test_with_notification_down_the_mail_is_sent_later(database: TestDatabase, smtp_port: int) -> None:
+    organization = await seed_organization(database.dsn("auth_system"), "acme")
+    (port,) = free_ports(1)
+    async with running_auth(database) as auth, auth_worker(auth, f"127.0.0.1:{port}"):
+        request = auth_service_pb2.CreateApiKeyRequest(organization_id=str(organization.organization_id), name="ci")
+        owner = auth.person(organization.owner_id, organization.organization_id)
+        assert (await auth.stub.CreateApiKey(request, metadata=owner)).secret
+
+        async def tried() -> bool:
+            async with auth.db.system() as tx:
+                return bool(await tx.fetchval("SELECT last_error IS NOT NULL AND state <> 'dead' FROM jobs"))
+
+        await until(tried)
