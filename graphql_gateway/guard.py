@@ -120,6 +120,7 @@ class Guard:
             duration_ms=round(seconds * 1_000, 3),
             organization_id=str(identity.organization_id) if identity.organization_id else None,
             user_id=identity.subject or None,
+            operation=scope.operation or None,
             rpc_failures=scope.failures or None,
         )
 

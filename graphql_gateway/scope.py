@@ -19,6 +19,7 @@ class RequestScope:
         authorization: The header as it came, or an empty string.
         identity: Who the credentials say it is.
         deadline_seconds: Monotonic seconds by which the answer must be there.
+        operation: The GraphQL operation's own name, for the log.
         failures: RPCs that failed, for the log.
     """
 
@@ -27,6 +28,7 @@ class RequestScope:
     authorization: str
     identity: Identity
     deadline_seconds: float
+    operation: str = ""
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def note_failure(self, rpc: str, code: grpc.StatusCode, detail: str | None) -> None:

@@ -71,12 +71,14 @@ class _Walk:
         self._fragments = fragments
         self._variables = variables
         self._introspection = introspection
+        self._defaults: dict[str, Any] = {}
         self._aliases = 0
         self._directives = 0
         self._cost = 0
         self._level = 0
 
     def operation(self, operation: OperationDefinitionNode) -> None:
+        self._defaults = {one.variable.name.value: one.default_value for one in operation.variable_definitions or ()}
         self._count_directives(operation)
         self._selections(operation.selection_set, depth=1, times=1)
 
@@ -127,10 +129,14 @@ class _Walk:
 
     def _number(self, value: Any) -> int:
         number: Any = PAGE_SIZE_MAX
+        if isinstance(value, VariableNode):
+            name = value.name.value
+            default = self._defaults.get(name)
+            if name not in self._variables and default is None:
+                return PAGE_SIZE_DEFAULT
+            number, value = self._variables.get(name), default if name not in self._variables else None
         if isinstance(value, IntValueNode):
             number = int(value.value)
-        elif isinstance(value, VariableNode):
-            number = self._variables.get(value.name.value, PAGE_SIZE_DEFAULT)
         # A value that is no page size is refused by the resolver; here it must only not make anything cheaper.
         return number if isinstance(number, int) and 1 <= number <= PAGE_SIZE_MAX else PAGE_SIZE_MAX
 

@@ -27,6 +27,7 @@ from graphql_gateway.scope import RequestScope
 from mesh.errors import FieldViolation, InvalidFields
 
 RESPONSE_TYPE: Final = "application/graphql-response+json"
+OPERATION_NAME_LENGTH_MAX: Final = 100
 _OFFERED: Final = frozenset({OperationType.QUERY, OperationType.MUTATION})
 
 
@@ -61,6 +62,7 @@ class GraphView:
         typed = RESPONSE_TYPE in request.headers.get("Accept", "")
         try:
             operation = read_operation(await read_json_object(request))
+            scope.operation = (operation.name or "")[:OPERATION_NAME_LENGTH_MAX]
             answer = await self._execute(operation, scope)
         except Failure as failure:
             metrics.operation_done("none", "refused")

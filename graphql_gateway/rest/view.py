@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from graphql_gateway import errors
 from graphql_gateway.calls import Calls
 from graphql_gateway.failure import Failure
-from graphql_gateway.http import ROUTE, SCOPE, failure_response, read_json_object
+from graphql_gateway.http import ROUTE, SCOPE, failure_response, problem_response, read_json_object
 from graphql_gateway.rest.message import from_message, to_message
 from graphql_gateway.rest.routes import Route
 from mesh.errors import FieldViolation, InvalidFields
@@ -39,7 +39,9 @@ class RestView:
         try:
             return await self._answer(request)
         except Failure as failure:
-            return failure_response(failure, request[SCOPE].request_id)
+            # A limit is answered alike wherever it was reached.
+            respond = problem_response if failure.http_status == 429 else failure_response
+            return respond(failure, request[SCOPE].request_id)
 
     async def _answer(self, request: web.Request) -> web.Response:
         raw_path = request.raw_path.partition("?")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -64,6 +65,8 @@ class Seen:
 
     calls: list[tuple[str, Any]] = dataclasses.field(default_factory=list)
     principals: list[Principal] = dataclasses.field(default_factory=list)
+    gate: asyncio.Event | None = None
+    """Where set, plans are listed only once it is open."""
 
     def note(self, request: Any, context: Any) -> None:
         self.calls.append((type(request).DESCRIPTOR.name.removesuffix("Request"), request))
@@ -205,6 +208,8 @@ class FakeBilling(BillingServiceServicer):
 
     async def ListPlans(self, request: Any, context: Any) -> billing.ListPlansResponse:
         self.seen.note(request, context)
+        if self.seen.gate is not None:
+            await self.seen.gate.wait()
         starter = billing.Plan(
             plan_id="starter",
             name="Starter",
@@ -360,7 +365,7 @@ class RunningGateway:
     ) -> tuple[int, dict[str, Any], Any]:
         sent = {"Authorization": f"Bearer {token}", **(headers or {})} if token else headers
         async with self.session.request(method, f"{self.url}{path}", headers=sent, **arguments) as response:
-            return response.status, await response.json(), response.headers
+            return response.status, await response.json(content_type=None), response.headers
 
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]

@@ -14,9 +14,13 @@ import aiohttp
 import grpc.aio
 import pytest
 from graphql import get_introspection_query
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from graphql_gateway import http
+from graphql_gateway.graph import view
 from graphql_gateway.graph.rpcs import FIELDS
 from graphql_gateway.http import HSTS, SECURITY_HEADERS
+from mesh import observability
 from tests.integration.graphql_gateway.conftest import ACME, PASSWORD, Backend, RunningGateway, StartGateway
 
 RESPONSE_TYPE = "application/graphql-response+json"
@@ -54,6 +58,7 @@ async def test_sign_ins_by_alias_are_counted_one_by_one(start_gateway: StartGate
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["PASSWORD_WRONG"] * 3 + ["RATE_LIMITED"] * 2
     assert backend.seen.names() == ["CreateSession"] * 3
     status, body, headers = await gateway.rest("POST", "/api/v1/sessions", json={"email": "q@a.example"})
+    assert headers["Content-Type"].startswith("application/problem+json")
     assert (status, body["error"]["code"]) == (429, "RATE_LIMITED")
     assert int(headers["Retry-After"]) >= 1
 
@@ -158,6 +163,34 @@ async def test_a_body_has_a_largest_size_however_it_is_packed(gateway: RunningGa
     body = zlib.compress(zeros)
     async with gateway.session.post(f"{gateway.url}/graphql", data=body, headers=packed) as response:
         assert response.status in {400, 413}
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BODY_TIMEOUT_SECONDS", 0.05)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    headers = {"Content-Type": "application/json"}
+    async with gateway.session.post(f"{gateway.url}/graphql", data=trickle(), headers=headers) as response:
+        assert (response.status, code(await response.json())) == (408, "BODY_TOO_SLOW")
+
+
+async def test_a_crash_of_the_gateway_itself_is_masked(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_arguments: Any, **_named: Any) -> None:
+        raise ValueError("secret words of the implementation")
+
+    monkeypatch.setattr(view, "to_answer", crash)
+    async with gateway.session.post(f"{gateway.url}/graphql", json={"query": "{ viewer { kind } }"}) as response:
+        text = await response.text()
+        assert response.status == 500
+        assert "INTERNAL_ERROR" in text
+        assert "implementation" not in text
 
 
 async def test_there_is_no_get_and_no_page(gateway: RunningGateway) -> None:
@@ -304,6 +337,13 @@ async def test_the_request_id_and_the_trace_reach_the_service(start_gateway: Sta
             assert response.status == 200
             assert seen[-1]["x-request-id"] == response.headers["X-Request-Id"]
         assert "authorization" not in seen[-1], "an RPC that asks for no credentials is sent none"
+        observability.configure_tracing("gateway", InMemorySpanExporter())
+        trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+        headers["traceparent"] = f"00-{trace_id}-00f067aa0ba902b7-01"
+        async with gateway.session.get(f"{gateway.url}/api/v1/plans", headers=headers) as response:
+            assert response.status == 200
+        assert seen[-1]["traceparent"].split("-")[1] == trace_id
+        assert seen[-1]["traceparent"].split("-")[2] != "00f067aa0ba902b7"
     finally:
         await server.stop(0)
 

@@ -76,6 +76,16 @@ def test_a_variable_cannot_make_a_connection_cheaper(first: Any) -> None:
     assert refusal(query, n=first) == "QUERY_TOO_COSTLY"
 
 
+def test_a_default_cannot_make_a_connection_cheaper() -> None:
+    query = (
+        "query ($n: Int = {n}) {{ apiKeys(first: $n) {{ edges {{ node {{ name hint mode scopes id }} }} }} }}"
+    )
+    check(query.format(n=10))
+    assert refusal(query.format(n=100)) == "QUERY_TOO_COSTLY"
+    check(query.format(n=100), n=10)
+    assert refusal(query.format(n=10), n=100) == "QUERY_TOO_COSTLY"
+
+
 def test_a_connection_without_first_costs_a_default_page() -> None:
     query = "{ apiKeys { edges { node { id name hint mode scopes createTime expireTime revokeTime creatorId } } } }"
     assert refusal(query) == "QUERY_TOO_COSTLY"
