@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import redis as redis_client
 
+from tests.support.folders import open_folder
 from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
 from tests.support.redis import running_redis
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestPostgres]:
+def postgres() -> Iterator[TestPostgres]:
     """The test process's PostgreSQL, with the migrated template database."""
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with open_folder("tests-postgres") as folder, running_postgres(folder) as server:
         yield server
+
+
+@pytest.fixture
+def stack_folder() -> Iterator[Path]:
+    """An empty folder that a stack can live in; it does not exist yet."""
+    with open_folder("tests-stack") as folder:
+        yield folder / "var"
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 import aiohttp
 import pytest
 
+from tests.support.folders import open_folder
 from tests.support.stack import running_stack
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    with running_stack(tmp_path_factory.mktemp("stack") / "var", "--workers", "2") as stack:
+def stack():
+    with open_folder("tests-stack") as folder, running_stack(folder / "var", "--workers", "2") as stack:
         yield stack
 
 

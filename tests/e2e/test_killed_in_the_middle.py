@@ -160,8 +160,8 @@ async def totals_three_ways(stack, http, organization):
     return graphql, tuple(rollups), tuple(events)
 
 
-async def test_what_is_billed_equals_what_was_served_through_sigkill(tmp_path, http):
-    with running_stack(tmp_path / "var", "--workers", "2", "--restart") as stack:
+async def test_what_is_billed_equals_what_was_served_through_sigkill(stack_folder, http):
+    with running_stack(stack_folder, "--workers", "2", "--restart") as stack:
         pro, free = stack.organization("pro"), stack.organization("free")
         await lift_limits(stack, pro)
         load = Load(edge_url=stack.file["edge"]["url"], keys=[pro["api_key"], free["api_key"]])

@@ -25,11 +25,11 @@ async def send(http, stack, flags):
     return trace_id, {name.lower(): value for name, value in body["headers"].items()}
 
 
-async def test_one_trace_over_all_hops_and_none_for_what_is_not_sampled(tmp_path, http):
+async def test_one_trace_over_all_hops_and_none_for_what_is_not_sampled(stack_folder, http):
     async with running_collector() as collector:
         loop = asyncio.get_running_loop()
         context = running_stack(
-            tmp_path / "var", "--workers", "1", environment={"TOLLWAY_OTLP_ENDPOINT": collector.endpoint}
+            stack_folder, "--workers", "1", environment={"TOLLWAY_OTLP_ENDPOINT": collector.endpoint}
         )
         stack = await loop.run_in_executor(None, context.__enter__)
         try:

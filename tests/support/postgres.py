@@ -96,10 +96,6 @@ class TestPostgres:
 def running_postgres(folder: Path) -> Iterator[TestPostgres]:
     """Starts a throw-away server with the migrated template and stops it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    # As root the server runs as another user, who must be able to enter pytest's private folders.
-    for parent in [folder, *folder.parents]:
-        if parent.name.startswith(("pytest-", "postgres", "popen-")):
-            parent.chmod(0o711)
     (port,) = free_ports(1)
     server = start_postgres(
         folder=folder,

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,10 +58,6 @@ class Stack:
 @contextmanager
 def running_stack(data_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Starts a stack, waits for its stack file and stops it at the end."""
-    # As root PostgreSQL runs as another user, who must be able to enter pytest's private folders.
-    for parent in data_dir.parents:
-        if Path(tempfile.gettempdir()) in parent.parents:
-            parent.chmod(0o711)
     output = data_dir.parent / f"{data_dir.name}.out"
     command = [
         sys.executable,
