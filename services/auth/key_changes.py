@@ -9,8 +9,7 @@ only gets newer. A grant that was read just before a snapshot may be sent just a
 change that makes it old is then already under way, so it stands for milliseconds. That race is accepted.
 
 Nothing grows without bound: a stream that does not keep up is closed and comes back for a new snapshot, and so are all
-streams when the listener's connection is lost or too many keys change at once. A connection that died without a word
-is found out by a probe that the listener sends to itself.
+streams when the listener's connection is lost or too many keys change at once.
 """
 
 from __future__ import annotations
@@ -34,8 +33,6 @@ from services.auth.model import KeyGrant
 CHANNEL: Final = "auth_key_changes"
 CHANGES_QUEUED_PER_STREAM_MAX: Final = 1_000
 PENDING_MAX: Final = 10_000
-PROBE: Final = "probe"
-PROBE_SECONDS: Final = 5.0
 RECONNECT_SECONDS: Final = 0.5
 SNAPSHOT_KEYS_MAX: Final = 100_000
 GRANTS_PER_MESSAGE_MAX: Final = 1_000
@@ -91,7 +88,7 @@ class KeyChanges:
 
     Args:
         db: Where keys are; also listened on.
-        clock: For expiry in snapshots and for probes.
+        clock: For expiry in snapshots.
     """
 
     def __init__(self, *, db: Database, clock: Clock) -> None:
@@ -103,7 +100,6 @@ class KeyChanges:
         self._woken = asyncio.Event()
         self._listening = False
         self._lost = False
-        self._heard_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Listen, and listen again after a loss, until told to stop."""
@@ -145,12 +141,12 @@ class KeyChanges:
     async def _listen_once(self, stopping: asyncio.Event) -> None:
         self._lost = False
         stop_listening = await self._db.listen(CHANNEL, self._note, self._note_loss)
-        self._heard_at = self._clock.monotonic()
         self._listening = True
         watcher = asyncio.ensure_future(self._wake_when(stopping))
         try:
             while not (stopping.is_set() or self._lost):
-                await self._wait_for_notice()
+                await self._woken.wait()
+                self._woken.clear()
                 await self._push_pending()
         finally:
             self._listening = False
@@ -161,18 +157,7 @@ class KeyChanges:
         await stopping.wait()
         self._woken.set()
 
-    async def _wait_for_notice(self) -> None:
-        try:
-            await asyncio.wait_for(self._woken.wait(), PROBE_SECONDS)
-        except TimeoutError:
-            if self._clock.monotonic() - self._heard_at > 2 * PROBE_SECONDS:
-                raise KeyWatchUnavailable("the listener hears nothing, not even itself") from None
-            async with self._db.system() as tx:
-                await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, PROBE)
-        self._woken.clear()
-
     def _note(self, payload: str) -> None:
-        self._heard_at = self._clock.monotonic()
         match payload.split(" "):
             case ["key", organization_id, api_key_id]:
                 self._pending_keys.add((UUID(organization_id), UUID(api_key_id)))

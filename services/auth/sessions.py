@@ -12,7 +12,7 @@ from services.auth import store
 from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInRefused, SignInThrottled
 from services.auth.model import AuditEntry, Membership, Person, Session
 from services.auth.passwords import Passwords
-from services.auth.throttle import FAILURES_PER_ACCOUNT_MAX, FAILURES_PER_ADDRESS_MAX, FailureBudget
+from services.auth.throttle import SignInThrottle
 
 
 class Sessions:
@@ -31,8 +31,7 @@ class Sessions:
         self._clock = clock
         self._ids = ids
         self._passwords = Passwords()
-        self._accounts = FailureBudget(failures_max=FAILURES_PER_ACCOUNT_MAX, clock=clock)
-        self._addresses = FailureBudget(failures_max=FAILURES_PER_ADDRESS_MAX, clock=clock)
+        self._throttle = SignInThrottle(clock=clock)
 
     def jwks_json(self) -> str:
         """Return the public keys that sessions are verified with."""
@@ -48,28 +47,24 @@ class Sessions:
             address: Where the attempt comes from.
 
         Raises:
-            SignInThrottled: This account or address has failed too often.
+            SignInThrottled: There were too many failures.
             SignInRefused: Address or password is wrong.
             OrganizationNotFound: The person is not a member of that organization.
             MembershipMissing: The person is not a member of any.
         """
         email = email.strip().lower()
-        self._check_budgets(email, address)
+        wait_seconds = self._throttle.wait_seconds(email, address)
+        if wait_seconds > 0:
+            raise SignInThrottled(retry_after_seconds=wait_seconds)
         async with self._db.system() as tx:
             person = await store.find_person(tx, email)
         # No transaction is open here: a hash takes longer than all statements of a sign-in together.
         fits = await self._passwords.verify(person.password_hash if person else None, password)
         if person is None or person.password_hash is None or not fits:
-            self._accounts.spend(email)
-            self._addresses.spend(address)
+            self._throttle.note_failure(email, address)
             raise SignInRefused
         new_hash = await self._passwords.rehash(person.password_hash, password)
         return await self._open(person, organization_id, new_hash)
-
-    def _check_budgets(self, email: str, address: str) -> None:
-        wait_seconds = max(self._accounts.wait_seconds(email), self._addresses.wait_seconds(address))
-        if wait_seconds > 0:
-            raise SignInThrottled(retry_after_seconds=wait_seconds)
 
     async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> Session:
         async with self._db.system() as tx:

@@ -18,7 +18,7 @@ from contract import key_format
 from mesh.errors import ReceivedError, from_grpc
 from mesh.ids import RandomIds
 from mesh.tokens import read_jwks, read_session_token
-from services.auth.throttle import FAILURES_PER_ACCOUNT_MAX
+from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import PASSWORD, PEPPER, SeededOrganization, seed_organization
 
 
@@ -61,13 +61,15 @@ async def test_a_wrong_address_and_a_wrong_password_answer_alike(auth: Any, acme
 
 async def test_guessing_is_throttled_even_for_the_right_password(auth: Any, acme: SeededOrganization) -> None:
     wrong = pb.CreateSessionRequest(email=acme.email, password="wrong")
-    for _ in range(FAILURES_PER_ACCOUNT_MAX):
+    for _ in range(FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX):
         await refusal(auth.stub.CreateSession(wrong))
     right = pb.CreateSessionRequest(email=acme.email, password=PASSWORD)
     refused = await refusal(auth.stub.CreateSession(right))
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SIGN_IN_THROTTLED")
     assert refused.retry_after_seconds is not None
     assert refused.retry_after_seconds > 1
+    elsewhere = [*auth.process("graphql_gateway"), ("x-tollway-client-address", "192.0.2.7")]
+    assert (await auth.stub.CreateSession(right, metadata=elsewhere)).access_token
 
 
 async def test_signing_in_to_a_strangers_organization_is_not_found(auth: Any, acme: SeededOrganization) -> None:
