@@ -288,6 +288,8 @@ def main() -> None:
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the proxy, one for everything else")
     with tempfile.TemporaryDirectory(prefix="tollway-bench-") as folder:
+        # As root, PostgreSQL runs as another user, who must be able to enter.
+        Path(folder).chmod(0o711)
         measure(Path(folder))
 
 

@@ -1,7 +1,7 @@
 """Folders that another user may enter: as root, PostgreSQL runs as one.
 
-pytest's own temporary folders cannot serve: every pytest that starts closes their common parent again (mode 0700), under
-the feet of those that run beside it.
+pytest's own temporary folders cannot serve: every pytest that starts closes their common parent again (mode 0700),
+under the feet of those that run beside it.
 """
 
 from __future__ import annotations
