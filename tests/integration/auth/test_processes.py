@@ -1,0 +1,88 @@
+"""The processes of auth, billing and notification start on their environment, serve, and stop when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cli.stack.ports import free_ports
+from tests.support.accounts import PROCESS_SECRET
+from tests.support.postgres import TestDatabase
+
+ROOT = Path(__file__).resolve().parents[3]
+SERVICES = ("auth", "billing", "notification")
+
+
+def environment(database: TestDatabase, service: str, port: int, metrics_port: int) -> dict[str, str]:
+    name = service.upper()
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("TOLLWAY_")},
+        "TOLLWAY_PROCESS_SECRET": PROCESS_SECRET,
+        f"TOLLWAY_{name}_LISTEN": f"127.0.0.1:{port}",
+        f"TOLLWAY_{name}_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        f"TOLLWAY_{name}_DSN": database.dsn(service),
+        f"TOLLWAY_{name}_SYSTEM_DSN": database.dsn(f"{service}_system"),
+        "TOLLWAY_KEY_PEPPERS": f"1:{'00' * 32}",
+        "TOLLWAY_DATA_KEYS": f"1:{'01' * 32}",
+        "TOLLWAY_SIGNING_KEY": "02" * 32,
+        "TOLLWAY_SMTP_URL": "smtp://127.0.0.1:1",
+        "TOLLWAY_MAIL_FROM": "Tollway <no-reply@tollway.example>",
+    }
+
+
+async def start(variables: dict[str, str], service: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", f"services.{service}", env=variables, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def ready_body(metrics_port: int) -> bytes:
+    def get() -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/health/ready", timeout=5) as answer:
+            return answer.read()
+
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await asyncio.to_thread(get)
+            except OSError:
+                await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_starts_serves_and_stops(database: TestDatabase, service: str) -> None:
+    port, metrics_port = free_ports(2)
+    process = await start(environment(database, service, port, metrics_port), service)
+    try:
+        body = await ready_body(metrics_port)
+        # The mail server is away, and mail waits for it: degraded, but ready.
+        assert (b"smtp" in body) == (service == "notification")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_wrong_environment_is_told_completely(database: TestDatabase, service: str) -> None:
+    variables = environment(database, service, 1, 2)
+    variables["TOLLWAY_DATA_KEYS"] = "1:short"
+    del variables["TOLLWAY_PROCESS_SECRET"]
+    process = await start(variables, service)
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    lines = errors.decode().splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == ["TOLLWAY_DATA_KEYS", "TOLLWAY_PROCESS_SECRET"]
+    assert "short" not in errors.decode().replace("must", "")
