@@ -77,9 +77,7 @@ def test_a_variable_cannot_make_a_connection_cheaper(first: Any) -> None:
 
 
 def test_a_default_cannot_make_a_connection_cheaper() -> None:
-    query = (
-        "query ($n: Int = {n}) {{ apiKeys(first: $n) {{ edges {{ node {{ name hint mode scopes id }} }} }} }}"
-    )
+    query = "query ($n: Int = {n}) {{ apiKeys(first: $n) {{ edges {{ node {{ name hint mode scopes id }} }} }} }}"
     check(query.format(n=10))
     assert refusal(query.format(n=100)) == "QUERY_TOO_COSTLY"
     check(query.format(n=100), n=10)
