@@ -571,6 +571,7 @@ class Pipeline:
             outcome=exchange.outcome,  # type: ignore[arg-type]  # plain int from the same enum
             request_bytes=body.size if body is not None else 0,
             response_bytes=exchange.response_bytes,
+            traceparent=exchange.traceparent if is_sampled(exchange.traceparent) else "",
         ).SerializeToString()
         await self._journal.append(b"%b%b%b%b" % (ID_FIELD, exchange.id, varying, wire.event))
         if outcomes.gives_back(exchange.outcome, exchange.status, admitted=exchange.is_admitted_by_limiter):
