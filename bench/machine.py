@@ -16,8 +16,8 @@ import psutil
 _OPTIMISED: Final = ("--enable-optimizations", "--with-lto")
 _NAMES: Final = (
     (re.compile(r"-m services\.(\w+)"), r"\1"),
+    (re.compile(r"-m edge_proxy\.worker"), "edge worker"),
     (re.compile(r"-m edge_proxy"), "edge supervisor"),
-    (re.compile(r"edge_proxy\.worker"), "edge worker"),
     (re.compile(r"-m graphql_gateway"), "gateway"),
     (re.compile(r"-m demo\.upstream"), "demo upstream"),
     (re.compile(r"redis-server|valkey-server"), "redis"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mesh
 import services
+from edge_proxy import problems
 from mesh.errors import RpcError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
@@ -40,3 +41,9 @@ def test_every_reason_is_documented_with_its_code_and_sentence():
     documented = set(re.findall(r"^\| `[A-Z_]+` \|.*\|$", PAGE.read_text(), re.MULTILINE))
     assert sorted(rows - documented) == []
     assert sorted(documented - rows) == []
+
+
+def test_every_problem_of_the_edge_is_documented():
+    known = [value for value in vars(problems).values() if isinstance(value, problems.Problem)]
+    page = PAGE.read_text()
+    assert [p.name for p in known if f"| {p.name} | {p.status} | {p.title} |" not in page] == []
