@@ -57,6 +57,11 @@ service WidgetService {
     option (google.api.http) = {get: "/api/v1/widgets:watch"};
     option (tollway.options.v1.access) = {callers: [CALLER_ANYONE]};
   }
+  rpc GetLatestWidget(GetWidgetRequest) returns (Widget) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (google.api.http) = {get: "/api/v1/widgets/latest"};
+    option (tollway.options.v1.access) = {callers: [CALLER_ANYONE]};
+  }
   rpc HideWidget(GetWidgetRequest) returns (Widget) {
     option (tollway.options.v1.access) = {callers: [CALLER_ANYONE]};
   }

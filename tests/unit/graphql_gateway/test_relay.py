@@ -55,6 +55,13 @@ def test_a_page_has_a_largest_size(first: int) -> None:
     assert caught.value.violations[0].field == "first"
 
 
+def test_the_cursor_behind_a_page_is_the_next_pages_token() -> None:
+    connection = PageRequest.of(2, None).connection(["a", "b"], "next", str)
+    first, last = (PageRequest.of(5, edge.cursor) for edge in connection.edges)
+    assert (first.cursor, first.page_size) == (Cursor(page_token="", skip=1), 6)
+    assert (last.cursor, last.page_size) == (Cursor(page_token="next"), 5)
+
+
 def pages(items: list[int], page: PageRequest) -> tuple[list[int], str]:
     """A service: its token is an offset."""
     start = int(page.cursor.page_token or "0")

@@ -53,11 +53,17 @@ def test_every_binding_of_every_unary_rpc_is_a_route_and_nothing_else() -> None:
     assert sorted((r.method, r.template.text, r.rpc.descriptor.name) for r in ROUTES) == [
         ("DELETE", "/api/v1/widgets/{widget_id}", "DeleteWidget"),
         ("GET", "/api/v1/shelves/{filter.shelf}/widgets/{widget_id}", "GetWidget"),
+        ("GET", "/api/v1/widgets/latest", "GetLatestWidget"),
         ("GET", "/api/v1/widgets/{widget_id}", "GetWidget"),
         ("PATCH", "/api/v1/widgets/{widget.widget_id}", "UpdateWidget"),
         ("POST", "/api/v1/widgets/{widget_id}:paint", "PaintWidget"),
         ("PUT", "/api/v1/widgets/{widget.widget_id}", "PutWidget"),
     ]
+
+
+def test_of_two_templates_that_match_the_more_literal_one_comes_first() -> None:
+    matching = [r for r in ROUTES if r.method == "GET" and r.template.match("/api/v1/widgets/latest") is not None]
+    assert [r.rpc.descriptor.name for r in matching] == ["GetLatestWidget", "GetWidget"]
 
 
 def test_one_path_claimed_twice_is_refused_at_the_start() -> None:
