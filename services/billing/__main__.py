@@ -33,7 +33,9 @@ def main() -> None:
     """Read the command line and the environment, then serve until told to stop."""
     parser = argparse.ArgumentParser(prog="services.billing")
     parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
-    roles = set(parser.parse_args().role.split(",")) & set(ROLES)
+    roles = frozenset(parser.parse_args().role.split(","))
+    if not roles <= frozenset(ROLES):
+        parser.error(f"--role takes {', '.join(ROLES)}")
     settings = load(BillingSettings)
 
     async def serve(context: ProcessContext) -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     run(NAME, settings, serve)
 
 
-async def _serve(context: ProcessContext, settings: BillingSettings, roles: set[str]) -> None:
+async def _serve(context: ProcessContext, settings: BillingSettings, roles: frozenset[str]) -> None:
     read_dsn = settings.billing_read_dsn
     db = await Database.connect(
         tenant_dsn=settings.billing_dsn.get_secret_value(),

@@ -34,7 +34,9 @@ def main() -> None:
     """Read the command line and the environment, then serve until told to stop."""
     parser = argparse.ArgumentParser(prog="services.notification")
     parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
-    roles = set(parser.parse_args().role.split(",")) & set(ROLES)
+    roles = frozenset(parser.parse_args().role.split(","))
+    if not roles <= frozenset(ROLES):
+        parser.error(f"--role takes {', '.join(ROLES)}")
     settings = load(NotificationSettings)
 
     async def serve(context: ProcessContext) -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     run(NAME, settings, serve)
 
 
-async def _serve(context: ProcessContext, settings: NotificationSettings, roles: set[str]) -> None:
+async def _serve(context: ProcessContext, settings: NotificationSettings, roles: frozenset[str]) -> None:
     read_dsn = settings.notification_read_dsn
     db = await Database.connect(
         tenant_dsn=settings.notification_dsn.get_secret_value(),

@@ -1,0 +1,51 @@
+"""Pages cover a list once, and tokens cannot be made up or carried elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.errors import InvalidFields
+from mesh.pagination import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageTokens
+
+TOKENS = PageTokens(b"secret")
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, max_size=60), st.integers(1, 20))
+def test_pages_are_the_list_in_order_without_gap_or_repetition(values: list[int], page_size: int) -> None:
+    rows, seen, token = sorted(values), [], ""
+    for _ in range(len(rows) + 1):
+        wanted = TOKENS.read(page_size=page_size, page_token=token, listing="l")
+        left = [row for row in rows if not wanted.after_key or row > int(wanted.after_key)]
+        read = left[: wanted.fetch_limit]
+        page = TOKENS.page(read, read, request=wanted, listing="l")
+        assert len(page.rows) <= page_size
+        seen += page.rows
+        token = page.next_page_token
+        if not token:
+            break
+    assert (seen, token) == (rows, "")
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_a_token_that_was_made_up_is_refused(token: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        TOKENS.read(page_size=0, page_token=token, listing="l")
+    assert [violation.field for violation in refused.value.violations] == ["page_token"]
+
+
+def test_a_token_of_another_list_or_installation_is_refused() -> None:
+    wanted = TOKENS.read(page_size=1, page_token="", listing="l")
+    token = TOKENS.page([1, 2], [1, 2], request=wanted, listing="l").next_page_token
+    assert TOKENS.read(page_size=1, page_token=token, listing="l").after_key == "1"
+    for tokens, listing in ((TOKENS, "other"), (PageTokens(b"other"), "l")):
+        with pytest.raises(InvalidFields):
+            tokens.read(page_size=1, page_token=token, listing=listing)
+
+
+@pytest.mark.parametrize("page_size", [-1, PAGE_SIZE_MAX + 1])
+def test_sizes_are_bounded(page_size: int) -> None:
+    with pytest.raises(InvalidFields):
+        TOKENS.read(page_size=page_size, page_token="", listing="l")
+    assert TOKENS.read(page_size=0, page_token="", listing="l").size == PAGE_SIZE_DEFAULT
