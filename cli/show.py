@@ -72,6 +72,7 @@ class ShowError(Exception):
 class _Preview:
     billable: int
     total: str
+    lines: tuple[str, ...]
 
 
 async def _traffic(installation: Installation) -> None:
@@ -84,7 +85,7 @@ async def _traffic(installation: Installation) -> None:
         after = await _preview_with(gateway, before.billable + REQUEST_COUNT)
     click.echo(f"  invoice preview of {_tenant(PAID_PLAN).name} ({PAID_PLAN}), through GraphQL:")
     click.echo(f"    before  {before.billable:6} billable requests  {before.total}")
-    click.echo(f"    after   {after.billable:6} billable requests  {after.total}\n")
+    click.echo(f"    after   {after.billable:6} billable requests  {after.total}   ({'; '.join(after.lines)})\n")
 
 
 async def _show_mixed_requests(installation: Installation, http: aiohttp.ClientSession) -> None:
@@ -144,7 +145,8 @@ class _Gateway:
         found = (await self.ask(PREVIEW))["invoicePreview"]
         total = found["total"]
         amount = f"{total['amountMinor'] / 100:.2f} {total['currencyCode']}"  # the demo's plans are in dollars
-        return _Preview(billable=int(found["billableRequests"]), total=amount)
+        lines = tuple(f"{line['quantity']} x {line['description']}" for line in found["lines"])
+        return _Preview(billable=int(found["billableRequests"]), total=amount, lines=lines)
 
     async def ask(self, query: str, **variables: str) -> dict[str, Any]:
         """Runs an operation.

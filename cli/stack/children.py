@@ -7,6 +7,7 @@ when this process ends. Nothing here waits for a fixed time: readiness is asked 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,8 @@ READY_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 15.0
 PROBE_SECONDS_MAX: Final = 2.5  # a health check of a process may take two seconds
 POLL_SECONDS: Final = 0.05
-ANSWER_CHARACTERS_MAX: Final = 200
+ANSWER_BYTES_MAX: Final = 1_000
+WHOLE_SECONDS_MAX: Final = 5.0
 
 
 class Child:
@@ -111,6 +113,28 @@ def wait_until_ready(children: Sequence[Child], seconds_max: float = READY_SECON
         time.sleep(POLL_SECONDS)
 
 
+def wait_until_whole(edge: Child, seconds_max: float = WHOLE_SECONDS_MAX) -> str:
+    """Waits until the edge misses none of the services that it is ready without, and returns what it misses in the end.
+
+    An edge is ready before its stream to the limiter is open; what is sent in that moment is decided locally.
+    """
+    deadline = time.monotonic() + seconds_max
+    while True:
+        _, body = _get(edge.part.ready_url)
+        degraded = _degraded(body)
+        if not degraded or time.monotonic() > deadline:
+            return degraded
+        time.sleep(POLL_SECONDS)
+
+
+def _degraded(body: str) -> str:
+    try:
+        found = json.loads(body).get("degraded")
+    except (ValueError, AttributeError):
+        return body
+    return ", ".join(found) if found else ""
+
+
 def raise_if_dead(children: Iterable[Child]) -> None:
     """Raises for the first child that has ended.
 
@@ -130,16 +154,21 @@ def not_ready_reason(url: str) -> str:
         if target.scheme == "tcp":
             with socket.create_connection((target.hostname, target.port), timeout=PROBE_SECONDS_MAX) as connection:
                 return "" if connection.recv(1) else "it closes the connection"
-        connection_to = http.client.HTTPConnection(str(target.hostname), target.port, timeout=PROBE_SECONDS_MAX)
-        try:
-            connection_to.request("GET", target.path)
-            answer = connection_to.getresponse()
-            body = answer.read(ANSWER_CHARACTERS_MAX).decode(errors="replace")
-        finally:
-            connection_to.close()
+        status, body = _get(url)
     except (OSError, http.client.HTTPException) as error:
         return f"{url}: {error}"
-    return "" if answer.status == http.client.OK else f"{url} answers {answer.status}: {body}"
+    return "" if status == http.client.OK else f"{url} answers {status}: {body}"
+
+
+def _get(url: str) -> tuple[int, str]:
+    target = urlsplit(url)
+    connection = http.client.HTTPConnection(str(target.hostname), target.port, timeout=PROBE_SECONDS_MAX)
+    try:
+        connection.request("GET", target.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(ANSWER_BYTES_MAX).decode(errors="replace")
+    finally:
+        connection.close()
 
 
 def stop(children: Sequence[Child]) -> None:

@@ -130,6 +130,9 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
             running[part.name] = children.start(part)
         children.wait_until_ready(list(running.values()))
         say(f"{len(running)} processes ready")
+        degraded = children.wait_until_whole(running["edge"])
+        if degraded:
+            say(f"the edge is degraded: {degraded}")
         addresses = {name: chosen.address(name) for name in roles.SERVICES}
         asyncio.run(subscribe(addresses, installation.secrets))
         stack = RunningStack(installation, servers.pids, running)
