@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final, Protocol
 
 from tollway.auth.v1 import auth_service_pb2 as auth
@@ -141,8 +140,7 @@ class Pipeline:
         exchange = self._begin(client, head)
         self.in_flight += 1
         try:
-            with span("edge.request", exchange.traceparent, server=True) as traceparent:
-                exchange.traceparent = traceparent
+            with span("edge.request", exchange, server=True):
                 return await self._serve(exchange)
         finally:
             self.in_flight -= 1
@@ -234,7 +232,7 @@ class Pipeline:
 
     async def _find(self, exchange: Exchange, digests: tuple[bytes, ...]) -> Grant | None:
         self._metrics.counters["key_cache_misses"] += 1
-        with span("edge.resolve_key", exchange.traceparent):
+        with span("edge.resolve_key", exchange):
             try:
                 found = await asyncio.gather(*(self._keys.find(digest) for digest in digests))
             except AuthUnavailable:
@@ -302,9 +300,9 @@ class Pipeline:
         wire = exchange.wire
         assert wire is not None  # noqa: S101 - set together with the grant
         decision = b"%b%b%b" % (ID_FIELD, exchange.id, wire.decision)
-        with span("edge.decide", exchange.traceparent) as traceparent:
-            if is_sampled(traceparent):
-                decision += ratelimit.Decision(traceparent=traceparent).SerializeToString()
+        with span("edge.decide", exchange):
+            if is_sampled(exchange.traceparent):
+                decision += ratelimit.Decision(traceparent=exchange.traceparent).SerializeToString()
             verdict = await self._limiter.decide(decision)
         self._metrics.decision_latency.observe((self._now_us() - exchange.start_us) / 1e6)
         exchange.policy = self._policies.get(grant.organization_id)
@@ -335,8 +333,7 @@ class Pipeline:
 
     async def _forward(self, exchange: Exchange, route: Route) -> None:
         origin = self._upstreams.pick(route.upstream)
-        with span("edge.upstream", exchange.traceparent) as traceparent:
-            exchange.traceparent = traceparent
+        with span("edge.upstream", exchange):
             connection = await origin.acquire(route.connect_timeout_seconds)
             pump: asyncio.Task[None] | None = None
             try:
@@ -370,7 +367,7 @@ class Pipeline:
         """Send the request; return the task that sends the rest of its body, if there is a rest."""
         client, head = exchange.client, exchange.head
         message = self._upstream_head(exchange, route, origin)
-        client.when_left = partial(connection.fail, ClientLeft())
+        client.when_left = connection.client_left
         if client.is_gone:
             raise ClientLeft
         body = client.body

@@ -22,22 +22,17 @@ def limit_lines(policy: CompiledPolicy | None, verdict: ratelimit.Verdict, now_s
     """
     if policy is None or not policy.limits:
         return b""
-    remaining, reset_ms = verdict.remaining, verdict.reset_ms
-    if len(remaining) != len(policy.limits) or len(reset_ms) != len(remaining):
+    remaining, reset_ms = list(verdict.remaining), list(verdict.reset_ms)
+    limits = policy.limits
+    if len(remaining) != len(limits) or len(reset_ms) != len(limits):
         return b""
     tightest, least = 0, 2.0
-    parts = []
-    for index, (name, limit, left, reset) in enumerate(
-        zip(policy.names, policy.limits, remaining, reset_ms, strict=True)
-    ):
+    states: list[int] = []
+    for index, limit in enumerate(limits):
+        left = remaining[index]
         share = left / limit if limit else 0.0
         if share < least:
             tightest, least = index, share
-        parts.append(f"{name};r={max(left, 0)};t={(reset + 999) // 1000}")
-    fields = (
-        f"X-RateLimit-Limit: {policy.limits[tightest]}\r\n"
-        f"X-RateLimit-Remaining: {max(remaining[tightest], 0)}\r\n"
-        f"X-RateLimit-Reset: {int(now_seconds + reset_ms[tightest] / 1000) + 1}\r\n"
-        f"RateLimit: {', '.join(parts)}\r\n"
-    )
-    return policy.policy_line + fields.encode("ascii")
+        states += (left, (reset_ms[index] + 999) // 1000)
+    reset = int(now_seconds + reset_ms[tightest] / 1000) + 1
+    return policy.template % (limits[tightest], remaining[tightest], reset, *states)

@@ -16,15 +16,14 @@ VERSIONS_MAX: Final = 200_000
 class CompiledPolicy:
     """One version of one organization's limits.
 
-    `policy_line` is the `RateLimit-Policy` field; `names` are quoted as structured-field strings (RFC 8941).
+    `template` holds all limit fields of an answer with their constant parts filled in; see `header_fields`.
     """
 
     organization_id: bytes
     version: int
     windows: tuple[ratelimit.Window, ...]
     limits: tuple[int, ...]
-    names: tuple[str, ...]
-    policy_line: bytes
+    template: bytes
 
 
 class Policies:
@@ -50,17 +49,28 @@ class Policies:
 def compile_policy(policy: ratelimit.Policy) -> CompiledPolicy:
     """Prepare a policy for header fields and local enforcement."""
     windows = tuple(policy.windows)
-    parts = []
-    for window in windows:
-        # `w` is left out where the window's length depends on the calendar.
-        length = f";w={window.period_seconds}" if window.period_seconds else ""
-        parts.append(f'"{window.name}";q={window.limit}{length}')
-    line = f"RateLimit-Policy: {', '.join(parts)}\r\n".encode("ascii") if parts else b""
     return CompiledPolicy(
         organization_id=UUID(policy.organization_id).bytes,
         version=policy.version,
         windows=windows,
         limits=tuple(window.limit for window in windows),
-        names=tuple(f'"{window.name}"' for window in windows),
-        policy_line=line,
+        template=_template(windows),
     )
+
+
+def _template(windows: tuple[ratelimit.Window, ...]) -> bytes:
+    """Return the fields with `%d` for limit, remaining and reset, then remaining and seconds of each window.
+
+    Names are quoted as structured-field strings (RFC 8941); the limiter admits only key characters, so nothing in them
+    needs escaping. `w` is left out where a window's length depends on the calendar.
+    """
+    policies, states = [], []
+    for window in windows:
+        length = f";w={window.period_seconds}" if window.period_seconds else ""
+        policies.append(f'"{window.name}";q={window.limit}{length}')
+        states.append(f'"{window.name}";r=%d;t=%d')
+    return (
+        f"RateLimit-Policy: {', '.join(policies)}\r\n"
+        "X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
+        f"RateLimit: {', '.join(states)}\r\n"
+    ).encode("ascii")

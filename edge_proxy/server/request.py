@@ -9,7 +9,6 @@ doubled or not an authority, and targets with encoded slashes, dots, backslashes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +40,6 @@ _DROPPED: Final = frozenset(
         b"trailer",
         b"upgrade",
         b"http2-settings",
-        b"content-length",
         b"forwarded",
         b"x-forwarded-for",
         b"x-forwarded-host",
@@ -56,7 +54,22 @@ _DROPPED: Final = frozenset(
     }
 )
 _INTERNAL_PREFIX: Final = b"x-tollway-"
-_NOT_NOMINATED: Final = frozenset({b"close", b"keep-alive", b""})
+# Fields that decide something at this hop. They are kept apart and go on, if at all, as the edge writes them.
+_DECISIVE: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"authorization",
+        b"x-api-key",
+        b"expect",
+        b"traceparent",
+        b"via",
+    }
+)
+_NONE: Final[list[bytes]] = []
+_NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,9 +141,7 @@ class HeadParser:
             raise Refused(problems.VERSION_NOT_SUPPORTED, close=True)
         if len(fields) > HEADERS_MAX:
             raise Refused(problems.HEAD_TOO_LARGE, f"At most {HEADERS_MAX} fields.", close=True)
-        reading = _Reading(is_11=version == "1.1")
-        reading.read(fields)
-        head = reading.to_head(parser.get_method().decode("ascii"), self._target)
+        head = _Reading(fields, is_11=version == "1.1").to_head(parser.get_method().decode("ascii"), self._target)
         if head.has_body:
             # This parser now waits for a body that it will never be shown.
             self._parser = httptools.HttpRequestParser(self)
@@ -138,75 +149,56 @@ class HeadParser:
 
 
 class _Reading:
-    """The fields of one head while they are being sorted."""
+    """The fields of one head, sorted into those that decide something here and those that only go on."""
 
-    __slots__ = (
-        "api_keys",
-        "authorizations",
-        "codings",
-        "connection",
-        "expectations",
-        "hosts",
-        "is_11",
-        "kept",
-        "lengths",
-        "traceparents",
-        "via",
-    )
+    __slots__ = ("_found", "is_11", "kept")
 
-    def __init__(self, *, is_11: bool) -> None:
+    def __init__(self, fields: list[tuple[bytes, bytes]], *, is_11: bool) -> None:
         self.is_11 = is_11
         self.kept: list[tuple[bytes, bytes]] = []
-        self.hosts: list[bytes] = []
-        self.lengths: list[bytes] = []
-        self.codings: list[bytes] = []
-        self.connection: list[bytes] = []
-        self.authorizations: list[bytes] = []
-        self.api_keys: list[bytes] = []
-        self.expectations: list[bytes] = []
-        self.traceparents: list[bytes] = []
-        self.via: list[bytes] = []
-
-    def read(self, fields: list[tuple[bytes, bytes]]) -> None:
-        kept = self.kept
+        self._found: dict[bytes, list[bytes]] = {}
+        found, kept = self._found, self.kept
         for name, value in fields:
             lower = name.lower()
-            collector = _COLLECTORS.get(lower)
-            if collector is not None:
-                collector(self).append(value)
-                if lower == b"content-length":
-                    continue
+            if lower in _DECISIVE:
+                found.setdefault(lower, []).append(value)
             elif b"_" in lower:
                 raise Refused(problems.BAD_REQUEST, "Field names with an underscore are refused.", close=True)
             elif lower not in _DROPPED and not lower.startswith(_INTERNAL_PREFIX):
                 kept.append((lower, b"%b: %b\r\n" % (name, value)))
 
     def to_head(self, method: str, target: bytes) -> RequestHead:
+        found = self._found
         path, query, authority = _split_target(method, target)
-        host = self._host(authority)
-        lines = self._lines()
-        is_chunked = self._is_chunked()
-        traceparents = self.traceparents
-        valid_trace = len(traceparents) == 1 and _TRACEPARENT.fullmatch(traceparents[0]) is not None
+        tokens = self._connection_tokens()
         return RequestHead(
             method=method,
             path=path,
             query=query,
             minor_version=1 if self.is_11 else 0,
-            host=host,
-            lines=lines,
-            authorizations=self.authorizations,
-            api_keys=self.api_keys,
-            traceparent=traceparents[0].decode("ascii") if valid_trace else None,
-            via=self.via,
-            content_length=self._content_length(),
-            is_chunked=is_chunked,
-            keep_alive=self._keeps_alive(),
-            expects_continue=self._expects_continue(),
+            host=self._host(authority),
+            lines=[line for name, line in self.kept if name not in tokens]
+            if tokens
+            else [line for _, line in self.kept],
+            authorizations=found.get(b"authorization", _NONE),
+            api_keys=found.get(b"x-api-key", _NONE),
+            traceparent=self._traceparent() if b"traceparent" in found else None,
+            via=found.get(b"via", _NONE),
+            content_length=self._content_length() if b"content-length" in found else None,
+            is_chunked=b"transfer-encoding" in found and self._is_chunked(),
+            keep_alive=b"close" not in tokens and (self.is_11 or b"keep-alive" in tokens),
+            expects_continue=b"expect" in found and self._expects_continue(),
         )
 
+    def _connection_tokens(self) -> set[bytes] | frozenset[bytes]:
+        """Return what `Connection` names: options, and fields that end at this hop."""
+        values = self._found.get(b"connection")
+        if values is None:
+            return _NO_TOKENS
+        return {token.strip().lower() for value in values for token in value.split(b",")}
+
     def _host(self, authority: bytes | None) -> str:
-        hosts = self.hosts
+        hosts = self._found.get(b"host", _NONE)
         if len(hosts) > 1 or (not hosts and self.is_11):
             raise Refused(problems.BAD_REQUEST, "There must be exactly one Host field.", close=True)
         if not hosts:
@@ -218,57 +210,31 @@ class _Reading:
             raise Refused(problems.BAD_REQUEST, "Host and target name different hosts.", close=True)
         return host.decode("ascii").lower()
 
-    def _lines(self) -> list[bytes]:
-        if not self.connection:
-            return [line for _, line in self.kept]
-        nominated = {token.strip().lower() for value in self.connection for token in value.split(b",")} - _NOT_NOMINATED
-        if not nominated:
-            return [line for _, line in self.kept]
-        return [line for name, line in self.kept if name not in nominated]
+    def _traceparent(self) -> str | None:
+        values = self._found[b"traceparent"]
+        if len(values) != 1 or not _TRACEPARENT.fullmatch(values[0]):
+            return None
+        return values[0].decode("ascii")
 
     def _is_chunked(self) -> bool:
-        if not self.codings:
-            return False
-        if not self.is_11 or self.lengths or len(self.codings) > 1:
+        codings = self._found[b"transfer-encoding"]
+        if not self.is_11 or b"content-length" in self._found or len(codings) > 1:
             raise Refused(problems.BAD_REQUEST, "The body is framed in more than one way.", close=True)
-        coding = self.codings[0].lower()
-        if coding != b"chunked":
+        if codings[0].lower() != b"chunked":
             raise Refused(problems.NOT_IMPLEMENTED, "The only transfer coding is chunked.", close=True)
         return True
 
-    def _content_length(self) -> int | None:
-        if not self.lengths:
-            return None
-        value = self.lengths[0]
-        if len(self.lengths) > 1 or not value.isdigit() or len(value) > 15:
+    def _content_length(self) -> int:
+        values = self._found[b"content-length"]
+        if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 15:
             raise Refused(problems.BAD_REQUEST, "Content-Length is not one number.", close=True)
-        return int(value)
-
-    def _keeps_alive(self) -> bool:
-        if not self.connection:
-            return self.is_11
-        tokens = {token.strip().lower() for value in self.connection for token in value.split(b",")}
-        return b"close" not in tokens and (self.is_11 or b"keep-alive" in tokens)
+        return int(values[0])
 
     def _expects_continue(self) -> bool:
-        if not self.expectations:
-            return False
-        if len(self.expectations) > 1 or self.expectations[0].lower() != b"100-continue":
+        values = self._found[b"expect"]
+        if len(values) > 1 or values[0].lower() != b"100-continue":
             raise Refused(problems.EXPECTATION_FAILED, close=True)
         return self.is_11
-
-
-_COLLECTORS: Final[dict[bytes, Callable[[_Reading], list[bytes]]]] = {
-    b"host": lambda reading: reading.hosts,
-    b"content-length": lambda reading: reading.lengths,
-    b"transfer-encoding": lambda reading: reading.codings,
-    b"connection": lambda reading: reading.connection,
-    b"authorization": lambda reading: reading.authorizations,
-    b"x-api-key": lambda reading: reading.api_keys,
-    b"expect": lambda reading: reading.expectations,
-    b"traceparent": lambda reading: reading.traceparents,
-    b"via": lambda reading: reading.via,
-}
 
 
 def _split_target(method: str, target: bytes) -> tuple[str, bytes, bytes | None]:

@@ -12,6 +12,8 @@ from typing import Final, cast
 
 import httptools
 
+from edge_proxy.server.body import ClientLeft
+
 WAITING_BYTES_MAX: Final = 262_144
 HEADERS_MAX: Final = 200
 HEAD_BYTES_MAX: Final = 65_536
@@ -150,6 +152,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reusable = False
         self._wake()
         self.close()
+
+    def client_left(self) -> None:
+        """End the exchange because nobody waits for its answer any more."""
+        self.fail(ClientLeft())
 
     def close(self) -> None:
         """Close at once; nothing that is still to be sent matters."""
