@@ -24,4 +24,5 @@ CREATE POLICY tenant ON emails TO tollway_notification
     WITH CHECK (organization_id = nullif(current_setting('tollway.organization_id', true), '')::uuid);
 CREATE POLICY system ON emails TO tollway_notification_system USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE ON emails TO tollway_notification;
-GRANT SELECT, DELETE ON emails TO tollway_notification_system;
+-- UPDATE, because the clean-up locks what it deletes.
+GRANT SELECT, UPDATE, DELETE ON emails TO tollway_notification_system;

@@ -32,6 +32,7 @@ class RunningNotification:
     stub: notification_service_pb2_grpc.NotificationServiceStub
     address: str
     db: Database
+    delivery: Delivery
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +78,7 @@ async def running_notification(
             grpc.aio.insecure_channel(address) as channel,
         ):
             stub = notification_service_pb2_grpc.NotificationServiceStub(channel)
-            yield RunningNotification(stub=stub, address=address, db=db)
+            yield RunningNotification(stub=stub, address=address, db=db, delivery=delivery)
     finally:
         stopping.set()
         await task

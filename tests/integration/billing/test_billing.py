@@ -19,6 +19,7 @@ from tollway.billing.v1 import billing_service_pb2_grpc
 from tollway.metering.v1 import metering_service_pb2, metering_service_pb2_grpc
 from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_grpc
 
+from mesh import jobs
 from mesh.client import SERVICE_DESCRIPTORS, Clients
 from mesh.clock import ManualClock, SystemClock
 from mesh.config import ProcessSettings
@@ -29,7 +30,7 @@ from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
 from mesh.pagination import PageTokens
 from mesh.secretbox import SecretBox
-from services.billing.consequences import Consequences, UsageReader
+from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
 from services.billing.rpc import BillingHandler
 from services.billing.service import Billing
 from tests.support.accounts import DATA_KEY, PROCESS_SECRET
@@ -303,3 +304,16 @@ async def test_a_replayed_subscription_answers_the_same(billing: RunningBilling)
     assert await subscribe(billing, organization_id, "starter", idempotency_key="checkout-1") == first
     refused = await refusal(subscribe(billing, organization_id, "pro", idempotency_key="checkout-1"))
     assert refused.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_the_daily_clean_up_may_do_what_it_does(billing: RunningBilling) -> None:
+    await subscribe(billing, IDS.uuid7(), "free", idempotency_key="old")
+    billing.clock.advance(2 * 86_400)
+    async with billing.db.system() as tx:
+        await jobs.enqueue(tx, CLEAN_UP, {}, job_id=IDS.uuid7())
+    async with asyncio.timeout(10):
+        while True:
+            async with billing.db.system() as tx:
+                if not await tx.fetchval("SELECT count(*) FROM idempotency_keys"):
+                    break
+            await asyncio.sleep(0.02)

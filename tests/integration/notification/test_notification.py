@@ -19,7 +19,7 @@ from mesh.clock import SystemClock
 from mesh.config import ProcessSettings
 from mesh.errors import from_grpc
 from mesh.ids import RandomIds
-from mesh.jobs import RetryPolicy, Worker
+from mesh.jobs import Job, RetryPolicy, Worker
 from services.auth.consequences import Consequences
 from tests.support.accounts import PROCESS_SECRET, seed_organization
 from tests.support.mail import mail_server
@@ -166,6 +166,33 @@ async def test_a_mail_server_that_stays_away_makes_a_dead_letter(database: TestD
     async with running_notification(database, smtp_port, attempts_max=2) as running:
         await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
         await until(reaches(running, [("dead", "dead")]))
+
+
+async def test_the_clean_up_removes_old_deliveries_and_keeps_what_was_not_delivered(
+    database: TestDatabase, smtp_port: int
+) -> None:
+    async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
+        for key in ("old", "fresh"):
+            await running.stub.SendEmail(send_request(idempotency_key=key), metadata=process_metadata("auth"))
+        await until(reaches(running, [("delivered", "done")] * 2))
+        box.refusal = "550 never"
+        await running.stub.SendEmail(send_request(idempotency_key="dead"), metadata=process_metadata("auth"))
+
+        async def dead() -> bool:
+            return ("dead", "dead") in await states(running)
+
+        await until(dead)
+        async with running.db.system() as tx:
+            old = "now() - interval '91 days'"
+            await tx.execute(
+                f"UPDATE emails SET end_time = {old} WHERE state = 'dead'"
+                " OR email_id = (SELECT min(email_id::text)::uuid FROM emails)"
+            )
+        job = Job(job_id=IDS.uuid7(), kind="clean_up", organization_id=None, payload={}, attempt_count=1)
+        await running.delivery.clean_up(job)
+        async with running.db.system() as tx:
+            left = [row["state"] for row in await tx.fetch("SELECT state FROM emails ORDER BY state")]
+        assert left == ["dead", "delivered"]
 
 
 async def test_only_named_processes_may_send(database: TestDatabase, smtp_port: int) -> None:
