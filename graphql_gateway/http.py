@@ -19,7 +19,7 @@ ROUTE: Final = web.RequestKey("route", str)
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 BODY_TIMEOUT_SECONDS: Final = 10.0
-PROBLEM_TYPE_PREFIX: Final = "https://tollway.dev/problems/"
+PROBLEM_TYPE_PREFIX: Final = "/problems/"
 
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

@@ -5,6 +5,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import graphql_gateway
 import mesh
 import services
 from edge_proxy import problems
@@ -32,11 +33,12 @@ def descendants(cls):
 def test_every_reason_is_documented_with_its_code_and_sentence():
     everything(mesh)
     everything(services)
+    everything(graphql_gateway)
     raised = {cls for cls in descendants(RpcError) if cls not in BASES and cls.__module__.split(".")[0] != "tests"}
     rows = {
         f"| `{cls.reason()}` | {cls.grpc_code.name} | {cls.public_message()} |"
         for cls in raised
-        if cls.__module__.startswith(("mesh.", "services."))
+        if cls.__module__.startswith(("mesh.", "services.", "graphql_gateway."))
     }
     documented = set(re.findall(r"^\| `[A-Z_]+` \|.*\|$", PAGE.read_text(), re.MULTILINE))
     assert sorted(rows - documented) == []
