@@ -104,7 +104,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log_path: Pat
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StackError(f"Redis ended with exit status {process.returncode} on port {port}: {last_line(log_path)}")
-        if _answers(port):
+        if _answers(port, process.pid):
             return
         time.sleep(POLL_SECONDS)
     process.kill()
@@ -112,11 +112,18 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log_path: Pat
     raise StackError(f"Redis was not ready within {START_SECONDS_MAX:.0f} s: {last_line(log_path)}")
 
 
-def _answers(port: int) -> bool:
-    """Says whether PING is answered with PONG; a server that still loads its file answers LOADING."""
+def _answers(port: int, pid: int) -> bool:
+    """Says whether the server there is this process and has loaded its file; somebody else's may have the port."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=PROBE_SECONDS_MAX) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
+            # A server that still loads its file answers PING with -LOADING.
+            connection.sendall(b"PING\r\nINFO server\r\n")
+            answer = b""
+            while b"process_id:" not in answer.rpartition(b"\r\n")[0]:
+                part = connection.recv(4_096)
+                if not part:
+                    return False
+                answer += part
     except OSError:
         return False
+    return answer.startswith(b"+PONG") and f"process_id:{pid}\r\n".encode() in answer

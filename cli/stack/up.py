@@ -111,7 +111,12 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
         StackError: whatever the reason, in one line.
     """
     layout = Layout(data_dir=options.data_dir.resolve())
-    layout.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        layout.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(
+            f"{layout.data_dir} cannot be written ({error.strerror}): choose another --data-dir"
+        ) from error
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_stoppable())
         cleanup.enter_context(lock.held(layout.lock))

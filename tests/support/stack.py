@@ -40,6 +40,13 @@ class Stack:
         """Reads the stack file as it is now."""
         return dict(json.loads((self.data_dir / "stack.json").read_text()))
 
+    def is_up(self) -> bool:
+        """Says whether the stack file is this process's: one that was killed leaves its own behind."""
+        try:
+            return self.file["pids"]["supervisor"] == [self.process.pid]
+        except FileNotFoundError:
+            return False
+
     def organization(self, plan: str) -> dict[str, Any]:
         """Returns the seeded organization on a plan."""
         return next(o for o in self.file["organizations"] if o["plan"] == plan)
@@ -76,7 +83,7 @@ def running_stack(data_dir: Path, *arguments: str, environment: Mapping[str, str
     stack = Stack(data_dir, process, output)
     try:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not (data_dir / "stack.json").exists():
+        while not stack.is_up():
             assert process.poll() is None, f"the stack ended with {process.returncode}:\n{output.read_text()}"
             assert time.monotonic() < deadline, f"the stack did not start:\n{output.read_text()}"
             time.sleep(POLL_SECONDS)
