@@ -22,7 +22,10 @@ from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
 from graphql_gateway.rest.openapi import OpenApiView
 from graphql_gateway.rest.routes import build_routes
 from graphql_gateway.rest.view import RestView
+from mesh.client_address import vouched_address
+from mesh.clock import SystemClock
 from mesh.ids import IdSource
+from mesh.tokens import ProcessTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,9 @@ def build_gateway(
     described = list(services)
     channels = Channels(settings, described)
     admission = Admission(settings.admission_limits())
-    calls = Calls(channels, admission=admission, ids=ids)
+    secret = settings.process_secret.get_secret_value()
+    tokens = ProcessTokens(secret=secret, process="graphql_gateway", clock=SystemClock())
+    calls = Calls(channels, admission=admission, ids=ids, vouch=lambda address: vouched_address(tokens, address))
     health = HealthView(service_checks(channels.all()), monotonic=time.monotonic)
     app = web.Application(client_max_size=settings.gateway_body_bytes_max)
     guard = Guard(

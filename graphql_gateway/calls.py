@@ -31,6 +31,7 @@ from mesh.ids import IdSource
 
 RPC_TIMEOUT_SECONDS: Final = 5.0
 
+Metadata = tuple[tuple[str, str], ...]
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
@@ -106,6 +107,7 @@ class Calls:
         channels: Where they are.
         admission: The gateway's own limits.
         ids: Where idempotency keys come from.
+        vouch: Returns metadata that names the caller's address where a call has no credentials.
         monotonic: Seconds that never go back.
     """
 
@@ -115,8 +117,10 @@ class Calls:
         *,
         admission: Admission,
         ids: IdSource,
+        vouch: Callable[[str], Metadata] = lambda _address: (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._vouch = vouch
         self._channels = channels
         self._admission = admission
         self._ids = ids
@@ -136,7 +140,7 @@ class Calls:
         started_seconds = self._monotonic()
         code = grpc.StatusCode.OK
         try:
-            return cast("Response", await call(request, timeout=timeout_seconds, metadata=_credentials(rpc, scope)))
+            return cast("Response", await call(request, timeout=timeout_seconds, metadata=self._metadata(rpc, scope)))
         except grpc.aio.AioRpcError as error:
             code = error.code()
             scope.note_failure(rpc.descriptor.full_name, code, error.details())
@@ -149,6 +153,11 @@ class Calls:
             self._admission.admit_unauthenticated_change(scope.address, _person_named_in(request))
         if "idempotency_key" in request.DESCRIPTOR.fields_by_name and not getattr(request, "idempotency_key", ""):
             cast("Any", request).idempotency_key = str(self._ids.uuid7())
+
+    def _metadata(self, rpc: Rpc[Any, Any], scope: RequestScope) -> Metadata:
+        if rpc.anyone:
+            return self._vouch(scope.address)
+        return (("authorization", scope.authorization),) if scope.authorization else ()
 
     def _callable(self, rpc: Rpc[Any, Any]) -> Callable[..., Any]:
         known = self._methods.get(rpc.path)
@@ -168,10 +177,6 @@ class Calls:
         if left_seconds <= 0:
             raise Failure.of(errors.ServiceTimedOut())
         return min(RPC_TIMEOUT_SECONDS, left_seconds)
-
-
-def _credentials(rpc: Rpc[Any, Any], scope: RequestScope) -> tuple[tuple[str, str], ...]:
-    return (("authorization", scope.authorization),) if scope.authorization and not rpc.anyone else ()
 
 
 def _person_named_in(request: Message) -> str:

@@ -20,8 +20,8 @@ CREATE TABLE organizations (
     CONSTRAINT organizations_currency_code_check CHECK (currency_code ~ '^[A-Z]{3}$'),
     CONSTRAINT organizations_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
 );
-COMMENT ON INDEX organizations_contact_email_key IS 'not led by the tenant: unique in the whole installation';
-COMMENT ON INDEX organizations_external_id_key IS 'not led by the tenant: unique in the whole installation';
+COMMENT ON INDEX organizations_contact_email_key IS 'across tenants: unique in the whole installation';
+COMMENT ON INDEX organizations_external_id_key IS 'across tenants: unique in the whole installation';
 ALTER TABLE organizations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE organizations FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON organizations TO tollway_auth
@@ -57,7 +57,7 @@ CREATE TABLE memberships (
     CONSTRAINT memberships_role_check CHECK (role IN ('owner', 'admin', 'member'))
 );
 CREATE INDEX memberships_person_id_idx ON memberships (person_id);
-COMMENT ON INDEX memberships_person_id_idx IS 'not led by the tenant: signing in starts from the person';
+COMMENT ON INDEX memberships_person_id_idx IS 'across tenants: signing in starts from the person';
 ALTER TABLE memberships ENABLE ROW LEVEL SECURITY;
 ALTER TABLE memberships FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON memberships TO tollway_auth
@@ -98,7 +98,7 @@ CREATE TABLE service_accounts (
     CONSTRAINT service_accounts_platform_role_check CHECK (platform_role IN ('platform_admin', 'platform_support')),
     CONSTRAINT service_accounts_digest_check CHECK (octet_length(digest) = 32)
 );
-COMMENT ON INDEX service_accounts_digest_key IS 'not led by the tenant: the token is all that its bearer shows';
+COMMENT ON INDEX service_accounts_digest_key IS 'across tenants: the token is all that its bearer shows';
 ALTER TABLE service_accounts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE service_accounts FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON service_accounts TO tollway_auth

@@ -24,7 +24,7 @@ CREATE TABLE api_keys (
     CONSTRAINT api_keys_mode_check CHECK (mode IN ('live', 'test')),
     CONSTRAINT api_keys_scopes_check CHECK (cardinality(scopes) <= 50)
 );
-COMMENT ON INDEX api_keys_digest_key IS 'not led by the tenant: an edge knows the key before it knows the tenant';
+COMMENT ON INDEX api_keys_digest_key IS 'across tenants: an edge knows the key before it knows the tenant';
 ALTER TABLE api_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE api_keys FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON api_keys TO tollway_auth

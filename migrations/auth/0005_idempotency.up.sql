@@ -14,7 +14,7 @@ CREATE TABLE idempotency_keys (
     CONSTRAINT idempotency_keys_request_hash_check CHECK (octet_length(request_hash) = 32)
 );
 CREATE INDEX idempotency_keys_create_time_idx ON idempotency_keys (create_time);
-COMMENT ON INDEX idempotency_keys_create_time_idx IS 'not led by the tenant: the daily clean-up goes by age';
+COMMENT ON INDEX idempotency_keys_create_time_idx IS 'across tenants: the daily clean-up goes by age';
 ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE idempotency_keys FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON idempotency_keys TO tollway_auth

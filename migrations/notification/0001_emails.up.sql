@@ -16,7 +16,7 @@ CREATE TABLE emails (
     CONSTRAINT emails_parameters_check CHECK (jsonb_typeof(parameters) = 'object')
 );
 CREATE INDEX emails_end_time_idx ON emails (end_time) WHERE state = 'delivered';
-COMMENT ON INDEX emails_end_time_idx IS 'not led by the tenant: the daily clean-up goes by age';
+COMMENT ON INDEX emails_end_time_idx IS 'across tenants: the daily clean-up goes by age';
 ALTER TABLE emails ENABLE ROW LEVEL SECURITY;
 ALTER TABLE emails FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON emails TO tollway_notification

@@ -94,6 +94,7 @@ async def _serve_api(context: ProcessContext, settings: AuthSettings, db: Databa
         idempotency=Idempotency(box=box, clock=clock),
         page_tokens=PageTokens(settings.process_secret.get_secret_value().encode()),
         clock=clock,
+        process_secret=settings.process_secret.get_secret_value(),
     )
     return await Server.start(
         name=NAME,

@@ -7,13 +7,14 @@ protobuf that the caller got, in that same transaction.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.auth.v1 import auth_service_pb2_grpc
 
-from mesh.access import PrincipalKind, current_principal
+from mesh.access import current_principal
+from mesh.client_address import client_address
 from mesh.clock import Clock
 from mesh.db import Database
 from mesh.idempotency import Idempotency, attempt
@@ -23,9 +24,6 @@ from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
-
-CLIENT_ADDRESS: Final = "x-tollway-client-address"
-"""Metadata in which a process of ours says whom it calls for; nobody else is believed."""
 
 
 class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
@@ -40,6 +38,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         idempotency: Replays.
         page_tokens: Pages.
         clock: For checking that an expiry lies ahead.
+        process_secret: Proves that an address was named by a process of ours.
     """
 
     def __init__(
@@ -53,7 +52,9 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         idempotency: Idempotency,
         page_tokens: PageTokens,
         clock: Clock,
+        process_secret: str,
     ) -> None:
+        self._process_secret = process_secret
         self._accounts = accounts
         self._keys = keys
         self._db = db
@@ -133,8 +134,12 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
         """Sign a person in."""
         email, password, organization_id = convert.from_sign_in(request)
+        metadata = dict(context.invocation_metadata() or ())
         session = await self._sessions.create(
-            email=email, password=password, organization_id=organization_id, address=_client_address(context)
+            email=email,
+            password=password,
+            organization_id=organization_id,
+            address=client_address(metadata, str(context.peer()), self._process_secret),
         )
         return convert.to_session(session)
 
@@ -154,11 +159,3 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         """Append audit entries of another service."""
         appended = await self._accounts.append_audit_entries(convert.from_audit_entries(request))
         return pb.AppendAuditEntriesResponse(appended_count=appended)
-
-
-def _client_address(context: Any) -> str:
-    if current_principal().kind is PrincipalKind.PROCESS:
-        named = dict(context.invocation_metadata() or ()).get(CLIENT_ADDRESS)
-        if named:
-            return str(named)
-    return str(context.peer()).rpartition(":")[0]

@@ -84,6 +84,7 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
         page_tokens=PageTokens(PROCESS_SECRET.encode()),
         clock=clock,
+        process_secret=PROCESS_SECRET,
     )
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(

@@ -15,11 +15,13 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
 from contract import key_format
+from mesh.client_address import vouched_address
+from mesh.clock import SystemClock
 from mesh.errors import ReceivedError, from_grpc
 from mesh.ids import RandomIds
-from mesh.tokens import read_jwks, read_session_token
+from mesh.tokens import ProcessTokens, read_jwks, read_session_token
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
-from tests.support.accounts import PASSWORD, PEPPER, SeededOrganization, seed_organization
+from tests.support.accounts import PASSWORD, PEPPER, PROCESS_SECRET, SeededOrganization, seed_organization
 
 
 @pytest.fixture
@@ -68,7 +70,10 @@ async def test_guessing_is_throttled_even_for_the_right_password(auth: Any, acme
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SIGN_IN_THROTTLED")
     assert refused.retry_after_seconds is not None
     assert refused.retry_after_seconds > 1
-    elsewhere = [*auth.process("graphql_gateway"), ("x-tollway-client-address", "192.0.2.7")]
+    made_up = [("x-tollway-client-address", "192.0.2.7"), ("x-tollway-vouched-by", "Bearer x.y.z")]
+    assert (await refusal(auth.stub.CreateSession(right, metadata=made_up))).reason == "SIGN_IN_THROTTLED"
+    tokens = ProcessTokens(secret=PROCESS_SECRET, process="graphql_gateway", clock=SystemClock())
+    elsewhere = vouched_address(tokens, "192.0.2.7")
     assert (await auth.stub.CreateSession(right, metadata=elsewhere)).access_token
 
 

@@ -87,6 +87,18 @@ async def test_an_rpc_that_asks_for_no_credentials_is_sent_none() -> None:
     assert "authorization" not in channel.calls[0]["metadata"]
 
 
+async def test_a_call_without_credentials_names_the_callers_address() -> None:
+    channel = Channel(billing.ListPlansResponse())
+    way = Calls(
+        channel,
+        admission=Admission(AdmissionLimits()),
+        ids=SequenceIds(),
+        vouch=lambda address: (("x-tollway-client-address", address),),
+    )
+    await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())
+    assert channel.calls[0]["metadata"] == {"x-tollway-client-address": "192.0.2.1"}
+
+
 async def test_a_change_always_has_a_key_of_its_own() -> None:
     channel = Channel(auth.CreateApiKeyResponse())
     way = calls(channel)
