@@ -51,7 +51,9 @@ def configure_logging(name: str, *, level: str, form: str) -> None:
         _adder("service", name),
         structlog.processors.format_exc_info,
     ]
-    renderer: Any = structlog.dev.ConsoleRenderer() if form == "console" else structlog.processors.JSONRenderer()
+    # The console's default traceback shows local variables, and those can be passwords.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console if form == "console" else structlog.processors.JSONRenderer()
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, renderer],

@@ -133,6 +133,16 @@ async def events_of(stack):
         await connection.close()
 
 
+async def sources(stack):
+    """Returns which ways events have come to metering."""
+    connection = await asyncpg.connect(stack.file["postgres"]["dsn"])
+    try:
+        rows = await connection.fetch("SELECT DISTINCT split_part(source, ':', 1) AS kind FROM metering.ingest_offsets")
+    finally:
+        await connection.close()
+    return {row["kind"] for row in rows}
+
+
 async def totals_three_ways(stack, http, organization):
     """Returns (requests, billable) as GraphQL, the rollups and the events say."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -160,8 +170,9 @@ async def totals_three_ways(stack, http, organization):
     return graphql, tuple(rollups), tuple(events)
 
 
-async def test_what_is_billed_equals_what_was_served_through_sigkill(stack_folder, http):
-    with running_stack(stack_folder, "--workers", "2", "--restart") as stack:
+@pytest.mark.parametrize("flags", [(), pytest.param(("--kafka",), marks=pytest.mark.full)], ids=["grpc", "kafka"])
+async def test_what_is_billed_equals_what_was_served_through_sigkill(stack_folder, http, flags):
+    with running_stack(stack_folder, "--workers", "2", "--restart", *flags) as stack:
         pro, free = stack.organization("pro"), stack.organization("free")
         await lift_limits(stack, pro)
         load = Load(edge_url=stack.file["edge"]["url"], keys=[pro["api_key"], free["api_key"]])
@@ -186,6 +197,7 @@ async def test_what_is_billed_equals_what_was_served_through_sigkill(stack_folde
         served, times_served = upstream_saw(stack)
 
         assert len(recorded) == len(events), "no id twice"
+        assert await sources(stack) == {"kafka" if flags else "journal"}
         assert set(times_served.values()) == {1}, "no request reached the upstream twice"
         got_billable = {
             request_id for request_id, (_, status) in load.complete.items() if status < 500 and status != 429

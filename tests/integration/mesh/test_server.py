@@ -187,8 +187,10 @@ async def test_an_idempotent_call_is_tried_again_while_unavailable(clients, hand
     assert handler.calls == 3
 
 
-async def test_a_call_without_answer_ends_at_its_deadline(clients):
-    error = await failure(clients.auth.CreateSession(auth.CreateSessionRequest(), timeout=0.05))
+@pytest.mark.parametrize("given", [{"timeout": 0.1}, {}])
+async def test_a_call_without_answer_ends_at_its_deadline(clients, monkeypatch, given):
+    monkeypatch.setattr("mesh.client.DEADLINE_SECONDS", 0.1)
+    error = await failure(clients.auth.CreateSession(auth.CreateSessionRequest(), **given))
     assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
