@@ -202,15 +202,15 @@ def service_config(service: ServiceDescriptor) -> dict[str, Any]:
     methods = []
     for method in service.methods:
         entry: dict[str, Any] = {"name": [{"service": service.full_name, "method": method.name}]}
-        if not (method.client_streaming or method.server_streaming):
-            if method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN:
-                entry["retryPolicy"] = {
-                    "maxAttempts": RETRY_ATTEMPTS_MAX,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                }
+        is_unary = not (method.client_streaming or method.server_streaming)
+        if is_unary and method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN:
+            entry["retryPolicy"] = {
+                "maxAttempts": RETRY_ATTEMPTS_MAX,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            }
         methods.append(entry)
     return {
         "loadBalancingConfig": [{"round_robin": {}}],
