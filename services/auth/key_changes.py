@@ -49,7 +49,7 @@ class KeyStream:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[KeyGrant, ...]] = asyncio.Queue(CHANGES_QUEUED_PER_STREAM_MAX)
-        self._closed = asyncio.Event()
+        self._closed = False
 
     def put(self, grants: tuple[KeyGrant, ...]) -> None:
         """Queue a change; a stream without room is closed."""
@@ -60,9 +60,13 @@ class KeyStream:
 
     def close(self, cause: str) -> None:
         """End the stream: its edge has to start again."""
-        if not self._closed.is_set():
-            _CLOSED.labels(cause).inc()
-            self._closed.set()
+        if self._closed:
+            return
+        self._closed = True
+        _CLOSED.labels(cause).inc()
+        with contextlib.suppress(asyncio.QueueFull):
+            # Wakes a reader that waits; one that has something to read looks at the flag by itself.
+            self._queue.put_nowait(())
 
     async def changes(self) -> AsyncIterator[tuple[KeyGrant, ...]]:
         """Yield changes as they come.
@@ -70,17 +74,12 @@ class KeyStream:
         Raises:
             KeyWatchUnavailable: The stream was closed.
         """
-        closed = asyncio.ensure_future(self._closed.wait())
-        try:
-            while True:
-                change = asyncio.ensure_future(self._queue.get())
-                await asyncio.wait((change, closed), return_when=asyncio.FIRST_COMPLETED)
-                if closed.done():
-                    change.cancel()
-                    raise KeyWatchUnavailable
-                yield change.result()
-        finally:
-            closed.cancel()
+        while not self._closed:
+            change = await self._queue.get()
+            if self._closed:
+                break
+            yield change
+        raise KeyWatchUnavailable
 
 
 class KeyChanges:
@@ -128,8 +127,10 @@ class KeyChanges:
         try:
             async with self._db.system() as tx:
                 keys_max = min(snapshot_keys_max or SNAPSHOT_KEYS_MAX, SNAPSHOT_KEYS_MAX)
-                snapshot = await store.take_snapshot(tx, keys_max=keys_max, now=self._clock.now())
-            for part in chunks(snapshot):
+                snapshot = await store.take_snapshot(
+                    tx, keys_max=keys_max, now=self._clock.now(), part_size=GRANTS_PER_MESSAGE_MAX
+                )
+            for part in snapshot:
                 yield part, False
             yield (), True
             async for grants in stream.changes():

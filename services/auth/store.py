@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -43,9 +43,15 @@ async def find_organizations_grants(tx: Connection, organization_ids: Sequence[U
     return _grants(await tx.fetch(QUERIES["select_grants_by_organization"], organization_ids))
 
 
-async def take_snapshot(tx: Connection, *, keys_max: int, now: datetime) -> list[KeyGrant]:
-    """Return the keys that can serve a request, most recently used first."""
-    return _grants(await tx.fetch(QUERIES["select_snapshot"], keys_max, now))
+async def take_snapshot(
+    tx: Connection, *, keys_max: int, now: datetime, part_size: int
+) -> Iterator[tuple[KeyGrant, ...]]:
+    """Return the keys that can serve a request, most recently used first, in parts.
+
+    A part is converted when it is asked for: a hundred thousand keys at once would hold up the event loop.
+    """
+    rows = await tx.fetch(QUERIES["select_snapshot"], keys_max, now)
+    return (tuple(_grants(rows[at : at + part_size])) for at in range(0, len(rows), part_size))
 
 
 async def touch_keys(tx: Connection, digests: Sequence[bytes], now: datetime) -> None:

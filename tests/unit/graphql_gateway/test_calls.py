@@ -94,6 +94,7 @@ async def test_a_call_without_credentials_names_the_callers_address() -> None:
         admission=Admission(AdmissionLimits()),
         ids=SequenceIds(),
         vouch=lambda address: (("x-tollway-client-address", address),),
+        monotonic=ManualClock(NOW).monotonic,
     )
     await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())
     assert channel.calls[0]["metadata"] == {"x-tollway-client-address": "192.0.2.1"}
