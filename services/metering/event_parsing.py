@@ -105,33 +105,54 @@ def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | N
     organization_id = event.organization_id
     if not organization_id:
         return None
-    wrong = ", ".join(_violations(event, now_us))
-    if wrong:
-        return Poison(reason=DeadReason.INVALID, detail=wrong)
-    id_time_us = _id_time_us(event.id)
+    # Every field is read once, and what is wrong is only worked out where something is: this runs per event.
+    event_id, api_key_id, start_time_us = event.id, event.api_key_id, event.start_time_us
+    status, outcome, cost_units, test_mode = event.status, event.outcome, event.cost_units, event.test_mode
+    duration_us, upstream_latency_us = event.duration_us, event.upstream_latency_us
+    request_bytes, response_bytes = event.request_bytes, event.response_bytes
+    route_id, method, path_template = event.route_id, event.method, event.path_template
+    external_subject, quantities, properties = event.external_subject, event.quantities, event.properties
+    id_time_us = _id_time_us(event_id)
+    if not (
+        len(organization_id) == len(api_key_id) == len(event_id) == ID_BYTES
+        and (id_time_us is None or id_time_us <= now_us + _CLOCK_SKEW_MAX_US)
+        and now_us - _EVENT_AGE_MAX_US <= start_time_us <= now_us + _CLOCK_SKEW_MAX_US
+        and 100 <= status <= 599
+        and outcome in _OUTCOMES
+        and cost_units >= 1
+        and duration_us >= 0
+        and upstream_latency_us >= 0
+        and request_bytes <= INT64_MAX
+        and response_bytes <= INT64_MAX
+        and len(route_id) <= ROUTE_ID_LENGTH_MAX
+        and len(method) <= METHOD_LENGTH_MAX
+        and len(path_template) <= PATH_TEMPLATE_LENGTH_MAX
+        and len(external_subject) <= EXTERNAL_SUBJECT_LENGTH_MAX
+        and _NUL not in route_id + method + path_template + external_subject
+    ) or ((quantities or properties) and any(_map_violations(event))):
+        return Poison(reason=DeadReason.INVALID, detail=", ".join(_violations(event, now_us)))
     if id_time_us is not None and id_time_us < now_us - _ID_AGE_MAX_US:
         return Poison(reason=DeadReason.TOO_OLD, detail="id: made before repetitions can be told")
-    status, outcome, test_mode = event.status, event.outcome, event.test_mode
     return (
         FastUUID(organization_id),
-        FastUUID(event.id),
-        event.start_time_us,
-        FastUUID(event.api_key_id),
-        event.route_id,
-        event.method,
-        event.path_template,
+        FastUUID(event_id),
+        start_time_us,
+        FastUUID(api_key_id),
+        route_id,
+        method,
+        path_template,
         status,
         outcome,
-        event.duration_us,
-        event.upstream_latency_us,
-        event.request_bytes,
-        event.response_bytes,
-        event.cost_units,
+        duration_us,
+        upstream_latency_us,
+        request_bytes,
+        response_bytes,
+        cost_units,
         test_mode,
         is_billable(outcome, status, test_mode=test_mode),
-        event.external_subject,
-        _json(event.quantities),
-        _json(event.properties),
+        external_subject,
+        _json(quantities),
+        _json(properties),
         hash_of(payload),
         id_time_us,
         ordinal,
@@ -140,7 +161,8 @@ def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | N
 
 def _id_time_us(event_id: bytes) -> int | None:
     """Return when a UUIDv7 was made (RFC 9562 section 5.7); None for other versions, which do not tell."""
-    return int.from_bytes(event_id[:6], "big") * 1_000 if event_id[6] >> 4 == 7 else None
+    is_version_7 = len(event_id) == ID_BYTES and event_id[6] >> 4 == 7
+    return int.from_bytes(event_id[:6], "big") * 1_000 if is_version_7 else None
 
 
 def _json(values: Mapping[str, str]) -> str | None:

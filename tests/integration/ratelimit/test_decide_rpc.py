@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from services.ratelimit.convert import to_policy

@@ -20,7 +20,7 @@ from services.ratelimit.calendar_windows import calendar_instant_of
 from services.ratelimit.counters import SCRIPT, Answer, Call, _read
 from services.ratelimit.model import Policy, Seed, Window, WindowKind, WindowScope
 from services.ratelimit.policy_layout import lay_out
-from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, day, month, policy
+from tests.support.ratelimit import API_KEY, bucket, day, month, policy
 from tests.support.redis_versions import SERVERS, running_redis_of
 
 OTHER_KEY = UUID("01900000-0000-7000-8000-0000000000ab")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
@@ -19,8 +20,8 @@ from mesh.redis import RedisUnavailable
 from services.ratelimit.convert import to_policy
 from tests.integration.ratelimit.conftest import Running, replica
 from tests.integration.ratelimit.test_decide_rpc import decision, kinds
-from tests.support.cut_off import cut_off
-from tests.support.postgres import TestDatabase, TestPostgres
+from tests.support.cut_off import cuttable
+from tests.support.postgres import TestDatabase
 from tests.support.ratelimit import bucket, month, policy
 
 A, D = pb.VERDICT_KIND_ALLOWED, pb.VERDICT_KIND_DENIED
@@ -116,14 +117,21 @@ async def test_without_metering_decisions_go_on_and_the_month_is_corrected_later
             await asyncio.sleep(0.02)
 
 
-async def test_without_postgresql_known_policies_stay_in_force(
-    postgres: TestPostgres, database: TestDatabase, redis_url: str
+async def test_without_postgresql_known_policies_stay_in_force_and_changes_are_heard_again_afterwards(
+    database: TestDatabase, redis_url: str
 ) -> None:
-    async with replica(database, redis_url) as running:
+    async with cuttable(database) as (way, reached), replica(reached, redis_url) as running:
         await running.put(to_policy(policy(bucket(2))))
-        await cut_off(postgres, database)
+        way.cut()
         (answer,) = await running.decide([decision(), decision(), decision()])
         assert kinds(answer) == [A, A, D]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.put(to_policy(policy(bucket(3), version=2)))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await way.open()
+        async with replica(database, redis_url) as other, asyncio.timeout(10):
+            await other.put(to_policy(policy(bucket(1_000), version=3)))
+            await until_allowed(running)
 
 
 async def test_every_open_stream_is_a_live_edge(running: Running) -> None:
