@@ -23,13 +23,13 @@ from cli.stack.ports import Ports, choose, free_ports
 from cli.stack.postgres import start_postgres
 from cli.stack.redis import start_redis
 from cli.stack.servers import running_servers
+from tests.support.folders import open_folder
 
 
 @pytest.fixture
-def folder(tmp_path):
-    for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        each.chmod(0o711)
-    return tmp_path
+def folder():
+    with open_folder("tests-servers") as opened:
+        yield opened
 
 
 def postgres_on(folder, password="secret"):

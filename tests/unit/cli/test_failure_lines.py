@@ -140,3 +140,31 @@ def test_broker_listens_on_loopback_only(tmp_path):
     listeners = [line for line in text.splitlines() if "listeners" in line]
     assert listeners
     assert all("0.0.0.0" not in line and "127.0.0.1" in line for line in listeners)
+
+
+def test_programs_that_the_lent_user_cannot_reach_are_copied_once(tmp_path, monkeypatch):
+    tmp_path.chmod(0o755)
+    wheel = tmp_path / "wheel"
+    (wheel / postgres.WHEEL_INSTALL / "bin").mkdir(parents=True)
+    (wheel / postgres.WHEEL_INSTALL / "bin" / "postgres").write_text("program")
+    spec = type("Spec", (), {"submodule_search_locations": [str(wheel)]})
+    monkeypatch.setattr(postgres.importlib.util, "find_spec", lambda _name: spec)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    stranger = RunAs(uid=54_321, gid=54_321, name="stranger")
+    assert postgres._programs(folder, RunAs()) == wheel / postgres.WHEEL_INSTALL / "bin"
+    wheel.chmod(0o700)
+    copied = postgres._programs(folder, stranger)
+    assert copied == folder / "programs" / "bin"
+    assert (copied / "postgres").read_text() == "program"
+    (copied / "postgres").write_text("same copy")
+    assert (postgres._programs(folder, stranger) / "postgres").read_text() == "same copy"
+    (folder / "programs" / "complete").unlink()  # the copy was interrupted
+    assert (postgres._programs(folder, stranger) / "postgres").read_text() == "program"
+
+
+def test_a_wheel_without_programs_is_said_to_be_broken(tmp_path, monkeypatch):
+    spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
+    monkeypatch.setattr(postgres.importlib.util, "find_spec", lambda _name: spec)
+    with pytest.raises(StackError, match="reinstall"):
+        postgres._programs(tmp_path, RunAs())
