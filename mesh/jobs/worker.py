@@ -176,6 +176,8 @@ class Worker:
         _ENDED.labels(job.kind, "retry").inc()
         log.warning("job_failed", attempt=job.attempt_count, retry_seconds=round(delay_seconds, 3), detail=error)
         await self._write("retry", job.job_id, lease_id, delay_seconds, error[:ERROR_LENGTH_MAX])
+        # Whichever worker polls then takes it; being woken for it makes short waits as short as they should be.
+        asyncio.get_running_loop().call_later(delay_seconds, self._woken.set)
 
     async def _bury(self, job: Job, lease_id: UUID, error: str) -> None:
         if job.kind in self._given_up:

@@ -98,6 +98,28 @@ async def test_a_revocation_is_pushed_within_a_second(auth: Any) -> None:
     call.cancel()
 
 
+async def test_a_key_made_and_revoked_through_the_rpcs_is_pushed_both_times(auth: Any) -> None:
+    owner = await seed_organization(auth.database.dsn("auth_system"))
+    metadata = auth.person(owner.owner_id, owner.organization_id)
+    organization_id = str(owner.organization_id)
+    call, first = await watch(auth)
+    await read_snapshot(call, first)
+    created = await auth.stub.CreateApiKey(
+        pb.CreateApiKeyRequest(organization_id=organization_id, name="ci"), metadata=metadata
+    )
+    await auth.stub.RevokeApiKey(
+        pb.RevokeApiKeyRequest(organization_id=organization_id, api_key_id=created.api_key.api_key_id),
+        metadata=metadata,
+    )
+    revoked = time.monotonic()
+    state = pb.KEY_STATE_UNSPECIFIED
+    while state != pb.KEY_STATE_REVOKED:
+        (grant,) = (await asyncio.wait_for(call.read(), 5)).grants
+        state = grant.state
+    assert time.monotonic() - revoked < 1.0
+    call.cancel()
+
+
 async def test_suspending_an_organization_pushes_all_its_keys(auth: Any) -> None:
     dsn = auth.database.dsn("auth_system")
     owner, other = await seed_organization(dsn), await seed_organization(dsn, "other")
