@@ -26,7 +26,7 @@ class EdgeSettings(ProcessSettings):
     edge_journal_bytes_max: int = Field(default=1 << 30, ge=1 << 16)
     edge_journal_segment_bytes_max: int = Field(default=16 << 20, ge=1 << 14)
     # 0 leaves it to the kernel when pages reach the disk.
-    edge_journal_sync_ms: int = Field(default=100, ge=0, le=60_000)
+    edge_journal_sync_ms: int = Field(default=1_000, ge=0, le=60_000)
     key_peppers: SecretStr
     kafka_bootstrap: str | None = None
 

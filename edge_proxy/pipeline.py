@@ -2,7 +2,8 @@
 
 Every answer that a client can take for whole is behind its event in the journal: the last bytes go out only after the
 append has returned. Whatever goes wrong ends in one of three places: `_refuse` (the edge answers by itself),
-`_break_off` (the answer had begun; the connection is reset, so that nobody takes it for whole) or `_client_left` (nobody to answer).
+`_break_off` (the answer had begun; the connection is reset, so that nobody takes it for whole) or `_client_left`
+(nobody to answer).
 """
 
 from __future__ import annotations
@@ -176,31 +177,29 @@ class Pipeline:
 
     async def _serve(self, exchange: Exchange) -> bool:
         try:
-            route = exchange.route = self._route(exchange.head)
-            if route.needs_key:
-                await self._authenticate(exchange, route)
-                self._authorize(exchange, route)
-            self._check_room(exchange, route)
-            if exchange.grant is not None:
-                await self._admit(exchange, route, exchange.grant)
-            await self._forward(exchange, route)
-            return exchange.keep_alive
+            await self._pass_through(exchange)
         except Refused as refused:
-            return await self._refuse(exchange, refused)
-        except UpstreamFailed:
-            return await self._upstream_lost(
-                exchange, problems.UPSTREAM_UNREACHABLE, events.OUTCOME_UPSTREAM_UNREACHABLE
-            )
-        except UpstreamTimedOut:
-            return await self._upstream_lost(exchange, problems.UPSTREAM_TIMEOUT, events.OUTCOME_UPSTREAM_TIMEOUT)
-        except UpstreamBusy:
-            return await self._upstream_lost(exchange, problems.UPSTREAM_BUSY, events.OUTCOME_UPSTREAM_UNREACHABLE)
+            await self._refuse(exchange, refused)
+        except (UpstreamFailed, UpstreamTimedOut, UpstreamBusy) as lost:
+            await self._upstream_lost(exchange, lost)
         except ClientLeft:
-            return await self._client_left(exchange)
+            await self._client_left(exchange)
         except JournalBroken:
             # An answer that cannot be recorded must not look whole.
+            self._metrics.counters["events_not_recorded"] += 1
+            exchange.keep_alive = False
             exchange.client.abort()
-            return False
+        return exchange.keep_alive
+
+    async def _pass_through(self, exchange: Exchange) -> None:
+        route = exchange.route = self._route(exchange.head)
+        if route.needs_key:
+            await self._authenticate(exchange, route)
+            self._authorize(exchange, route)
+        self._check_room(exchange, route)
+        if exchange.grant is not None:
+            await self._admit(exchange, route, exchange.grant)
+        await self._forward(exchange, route)
 
     # Route, key, limit.
 
@@ -498,10 +497,11 @@ class Pipeline:
 
     # Endings.
 
-    async def _refuse(self, exchange: Exchange, refused: Refused) -> bool:
+    async def _refuse(self, exchange: Exchange, refused: Refused) -> None:
         """Answer by ourselves; where the upstream's answer had begun, break it off instead."""
         if exchange.is_started:
-            return await self._break_off(exchange)
+            await self._break_off(exchange)
+            return
         client, problem = exchange.client, refused.problem
         self._metrics.problems[problem.name] += 1
         exchange.status = problem.status
@@ -515,39 +515,42 @@ class Pipeline:
             keep_alive=exchange.keep_alive,
             with_body=exchange.head.method != "HEAD",
         )
-        try:
-            await self._record(exchange)
-        except JournalBroken:
-            self._metrics.counters["events_not_recorded"] += 1
+        await self._record_quietly(exchange)
         client.write(answer)
-        return exchange.keep_alive
 
-    async def _upstream_lost(self, exchange: Exchange, problem: problems.Problem, outcome: int) -> bool:
+    async def _upstream_lost(self, exchange: Exchange, lost: Exception) -> None:
         if exchange.is_started:
-            return await self._break_off(exchange)
-        exchange.outcome = outcome
-        return await self._refuse(exchange, Refused(problem))
+            await self._break_off(exchange)
+            return
+        problem, exchange.outcome = problems.UPSTREAM_UNREACHABLE, events.OUTCOME_UPSTREAM_UNREACHABLE
+        if isinstance(lost, UpstreamTimedOut):
+            problem, exchange.outcome = problems.UPSTREAM_TIMEOUT, events.OUTCOME_UPSTREAM_TIMEOUT
+        elif isinstance(lost, UpstreamBusy):
+            problem = problems.UPSTREAM_BUSY
+        await self._refuse(exchange, Refused(problem))
 
-    async def _break_off(self, exchange: Exchange) -> bool:
+    async def _break_off(self, exchange: Exchange) -> None:
         exchange.outcome = events.OUTCOME_UPSTREAM_ABORTED
+        exchange.keep_alive = False
         exchange.client.abort()
-        return await self._record_quietly(exchange)
+        await self._record_quietly(exchange)
 
-    async def _client_left(self, exchange: Exchange) -> bool:
+    async def _client_left(self, exchange: Exchange) -> None:
+        exchange.keep_alive = False
         if exchange.has_upstream_answer:
             exchange.outcome = events.OUTCOME_CLIENT_LEFT_DURING_ANSWER
         else:
             # 499 is what proxies write down for this; nobody was sent it.
             exchange.status = 499
             exchange.outcome = events.OUTCOME_CLIENT_LEFT_BEFORE_ANSWER
-        return await self._record_quietly(exchange)
+        await self._record_quietly(exchange)
 
-    async def _record_quietly(self, exchange: Exchange) -> bool:
+    async def _record_quietly(self, exchange: Exchange) -> None:
+        """Append the event of a request that is not billed, or whose client is gone; a broken journal loses it."""
         try:
             await self._record(exchange)
         except JournalBroken:
             self._metrics.counters["events_not_recorded"] += 1
-        return False
 
     async def _record(self, exchange: Exchange) -> None:
         """Append the event. Once this returns, the answer's end may be told.

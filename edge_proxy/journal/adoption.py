@@ -69,7 +69,7 @@ def adopt(root: Path) -> list[AdoptedJournal]:
 
 def _try_lock(path: Path) -> int | None:
     try:
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(path / LOCK_NAME, os.O_RDWR)
     except OSError:
         return None
     with contextlib.suppress(OSError):

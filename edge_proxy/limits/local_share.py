@@ -87,28 +87,24 @@ class LocalShare:
         windows = policy.windows if policy is not None else _UNSEEN
         if len(self._counters) > COUNTERS_MAX:
             self._counters.clear()
-        counters = [self._counter(asking, policy, index, window, now) for index, window in enumerate(windows)]
-        denied = [index for index, counter in enumerate(counters) if counter.left < asking.cost_units]
-        if not denied:
-            for counter in counters:
-                counter.left -= asking.cost_units
-        return self._to_verdict(asking, policy, windows, counters, denied, now)
+        counters = [self._counter(asking, policy, index, now) for index in range(len(windows))]
+        if any(counter.left < asking.cost_units for counter in counters):
+            return self._denied(asking.cost_units, windows, counters, now)
+        for counter in counters:
+            counter.left -= asking.cost_units
+        return self._to_verdict(windows, counters, now)
 
-    def _counter(
-        self,
-        asking: Asking,
-        policy: CompiledPolicy | None,
-        index: int,
-        window: ratelimit.Window,
-        now: datetime,
-    ) -> _Counter:
+    def _counter(self, asking: Asking, policy: CompiledPolicy | None, index: int, now: datetime) -> _Counter:
+        window = policy.windows[index] if policy is not None else _UNSEEN[index]
         key = (asking.organization_id, asking.test_mode, window.name, _scope_id(asking, window))
         seconds = now.timestamp()
         counter = self._counters.get(key)
         if window.kind in CALENDAR_KINDS:
             start = period_start(window, now)
             if counter is None or counter.period_start != start:
-                counter = _Counter(self._calendar_share(asking, policy, index, window, start), seconds, start)
+                known = self._left_in_calendar(asking, policy, index, start)
+                left = self._share(window.limit if known is None else known)
+                counter = _Counter(float(left), seconds, start)
         else:
             share = self._share(window.limit)
             if counter is None:
@@ -122,44 +118,35 @@ class LocalShare:
     def _share(self, units: int) -> int:
         return max(1, units // max(self.live_edges, 1)) if units > 0 else 0
 
-    def _calendar_share(
-        self,
-        asking: Asking,
-        policy: CompiledPolicy | None,
-        index: int,
-        window: ratelimit.Window,
-        start: datetime,
-    ) -> float:
+    def _left_in_calendar(
+        self, asking: Asking, policy: CompiledPolicy | None, index: int, start: datetime
+    ) -> int | None:
+        """Return what the limiter last said was left in an organization's window of this period, if it did."""
         last = self._last.get((asking.organization_id, asking.test_mode))
-        is_known = (
-            last is not None
-            and policy is not None
-            and window.scope == ratelimit.WINDOW_SCOPE_ORGANIZATION
-            and last.policy_version == policy.version
-            and index < len(last.remaining)
-            and datetime.fromtimestamp(last.calendar_time_us / 1e6, UTC) >= start
-        )
-        return float(self._share(last.remaining[index] if is_known and last is not None else window.limit))
+        if last is None or policy is None or last.policy_version != policy.version or index >= len(last.remaining):
+            return None
+        is_shared = policy.windows[index].scope == ratelimit.WINDOW_SCOPE_ORGANIZATION
+        is_same_period = datetime.fromtimestamp(last.calendar_time_us / 1e6, UTC) >= start
+        return last.remaining[index] if is_shared and is_same_period else None
+
+    def _denied(
+        self, cost_units: int, windows: tuple[ratelimit.Window, ...], counters: list[_Counter], now: datetime
+    ) -> ratelimit.Verdict:
+        verdict = self._to_verdict(windows, counters, now)
+        denied = [index for index, counter in enumerate(counters) if counter.left < cost_units]
+        waits = {i: self._wait_ms(windows[i], counters[i], cost_units, verdict.reset_ms[i]) for i in denied}
+        verdict.kind = ratelimit.VERDICT_KIND_DENIED
+        verdict.denied_by = max(denied, key=waits.__getitem__)
+        verdict.retry_after_ms = waits[verdict.denied_by]
+        return verdict
 
     def _to_verdict(
-        self,
-        asking: Asking,
-        policy: CompiledPolicy | None,
-        windows: tuple[ratelimit.Window, ...],
-        counters: list[_Counter],
-        denied: list[int],
-        now: datetime,
+        self, windows: tuple[ratelimit.Window, ...], counters: list[_Counter], now: datetime
     ) -> ratelimit.Verdict:
-        resets = [self._reset_ms(window, counter, now) for window, counter in zip(windows, counters, strict=True)]
-        waits = [self._wait_ms(windows[i], counters[i], asking.cost_units, resets[i]) for i in denied]
-        longest = max(range(len(denied)), key=waits.__getitem__) if denied else 0
         return ratelimit.Verdict(
-            kind=ratelimit.VERDICT_KIND_DENIED if denied else ratelimit.VERDICT_KIND_ALLOWED,
-            policy_version=policy.version if policy is not None else 0,
+            kind=ratelimit.VERDICT_KIND_ALLOWED,
             remaining=[max(0, int(counter.left)) for counter in counters],
-            reset_ms=resets,
-            denied_by=denied[longest] if denied else 0,
-            retry_after_ms=waits[longest] if denied else 0,
+            reset_ms=[self._reset_ms(window, counter, now) for window, counter in zip(windows, counters, strict=True)],
             calendar_time_us=int(now.timestamp() * 1e6),
         )
 

@@ -50,6 +50,7 @@ class Sender:
         self._sink = sink
         self._reader = JournalReader(writer.path, writer.journal_id)
         self._is_flushing = asyncio.Event()
+        self._progress = asyncio.Event()
         self.adopted = 0
         self.acknowledged_batches = 0
         self.failures = 0
@@ -71,7 +72,8 @@ class Sender:
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self.lag_bytes:
-                    await asyncio.sleep(0.01)
+                    self._progress.clear()
+                    await self._progress.wait()
         except TimeoutError:
             return False
         return True
@@ -106,7 +108,8 @@ class Sender:
 
     async def _adopt_forever(self, tasks: asyncio.TaskGroup) -> None:
         while True:
-            for journal in await asyncio.to_thread(adopt, self._root):
+            # A few system calls; in a thread, what was adopted could be lost to a cancellation.
+            for journal in adopt(self._root):
                 tasks.create_task(self._send_adopted(journal))
             await asyncio.sleep(ADOPTION_SECONDS)
 
@@ -161,6 +164,7 @@ class Sender:
                 in_flight.popleft()
                 self.acknowledged_batches += 1
                 acknowledge(committed)
+                self._progress.set()
         finally:
             for _, task in in_flight:
                 task.cancel()

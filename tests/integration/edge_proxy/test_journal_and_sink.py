@@ -65,7 +65,7 @@ async def test_full_journal_refuses_requests_rather_than_losing_events(surroundi
     assert (await edge.request("/health/ready", key="")).status == 503
     edge.backend.metering.fail = False
     assert len(await edge.events(served)) == served
-    await edge.until(lambda: edge.worker.is_ready())
+    await edge.until(edge.worker.is_ready)
     assert (await edge.request("/x")).status == 200
     await edge.stop()
 

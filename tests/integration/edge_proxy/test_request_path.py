@@ -26,8 +26,9 @@ async def test_request_is_forwarded_and_its_event_reaches_metering(edge):
 async def test_upstream_sees_the_request_with_the_edges_own_fields_only(edge):
     await edge.request(
         "/x",
-        headers="X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nX-Tollway-Organization-Id: no\r\n"
-        "Connection: x-gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Authorization: x\r\nVia: 1.0 other\r\nX-Kept: 1\r\n",
+        headers="X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\n"
+        "X-Tollway-Organization-Id: no\r\nConnection: x-gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+        "Proxy-Authorization: x\r\nVia: 1.0 other\r\nX-Kept: 1\r\n",
     )
     head = edge.upstream.heads[0].decode()
     lowered = head.lower()
@@ -113,7 +114,8 @@ async def test_head_and_204_and_304_have_no_body(edge):
 async def test_expect_continue_is_answered_before_the_body_is_read(edge):
     async with edge.connection() as (reader, writer):
         writer.write(
-            f"POST /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n".encode()
+            f"POST /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n"
+            "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n".encode()
         )
         async with asyncio.timeout(5):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"

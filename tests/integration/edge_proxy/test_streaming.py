@@ -173,7 +173,7 @@ async def test_answer_that_stops_in_the_middle_is_reset_after_the_idle_timeout(e
 
 async def test_stale_kept_connection_is_retried_once_as_the_same_event(edge):
     await edge.request("/x")
-    (first,) = await edge.events(1)
+    await edge.events(1)
 
     async def close_first(head, reader, writer):
         edge.upstream.script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
