@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that a test can cut: every connection breaks and new ones are refused, as if the host were gone."""
+"""A way to PostgreSQL that a test can cut: connections break and new ones are refused, as if the host were gone."""
 
 from __future__ import annotations
 
