@@ -31,12 +31,12 @@ $(STAMP): requirements.lock pyproject.toml
 
 ##@ Test
 test: setup ## Everything that needs only Python and wheels, with the coverage gate
-	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) \
-		--cov --cov-report=term:skip-covered --cov-fail-under=80 $(ARGS)
-	@$(BIN)/python -m pytest tests/integration tests/e2e -n $(WORKERS) --dist loadgroup -m "not full" $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/architecture tests/integration -m "not full" -n $(WORKERS) \
+		--dist loadgroup --durations=10 --cov --cov-report= --cov-fail-under=85 $(ARGS)
+	@$(BIN)/python -m pytest tests/e2e -m "not full" --durations=10 $(ARGS)
 
 test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
-	@$(BIN)/python -m pytest tests -m full $(ARGS)
+	@$(BIN)/python -m pytest tests -m full --durations=10 $(ARGS)
 
 chaos: setup ## Kill, hang and cut at length, then count (minutes)
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
