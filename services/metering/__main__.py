@@ -26,6 +26,8 @@ from services.metering.rpc import MeteringHandler
 from services.metering.service import WRITERS_COUNT, IngestQueue, UsageService
 
 NAME = "metering"
+# Streams stay open until they are cut; what is in flight on them is done long before.
+STOP_GRACE_SECONDS = 2.0
 ROLES = ("api", "consumer", "worker")
 
 log = structlog.get_logger()
@@ -75,7 +77,7 @@ async def serve(context: ProcessContext, settings: MeteringSettings, roles: froz
                 ids=ids,
                 checks=checks,
             )
-            cleanup.push_async_callback(server.stop)
+            cleanup.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         await context.stopping.wait()
 
 

@@ -10,7 +10,6 @@ from uuid import UUID
 from tollway.metering.v1 import metering_service_pb2 as pb
 from tollway.metering.v1 import metering_service_pb2_grpc as pb_grpc
 
-from mesh.errors import RpcError
 from services.metering.convert import from_query_usage_request, to_query_usage_response
 from services.metering.errors import BatchTooLarge, JournalIdInvalid, NextOffsetInvalid
 from services.metering.ingest import EVENTS_PER_BATCH_MAX
@@ -62,7 +61,7 @@ class MeteringHandler(pb_grpc.MeteringServiceServicer):
             async for request in requests:
                 batch = _from_ingest_request(request)
                 await pending.put((request.batch_id, await self._queue.submit(batch)))
-        except RpcError:
+        except Exception:
             await pending.put(None)
             raise
         await pending.put(None)

@@ -29,6 +29,8 @@ from services.ratelimit.seeding import Seeder
 from services.ratelimit.service import DecisionService, PolicyService
 
 NAME = "ratelimit"
+# Streams stay open until they are cut; what is in flight on them is done long before.
+STOP_GRACE_SECONDS = 1.0
 ROLES = ("api", "consumer", "worker")
 
 
@@ -80,7 +82,7 @@ async def serve(context: ProcessContext, settings: RateLimitSettings) -> None:
             ids=ids,
             checks={"redis": pipe.ping},
         )
-        cleanup.push_async_callback(server.stop)
+        cleanup.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         await context.stopping.wait()
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as pb_grpc
 
-from mesh.errors import RpcError, Violations
+from mesh.errors import Violations
 from services.ratelimit.convert import from_policy, to_policy
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases
@@ -96,10 +96,8 @@ class _Stream:
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
             await asyncio.gather(*self._tasks)
-        except RpcError:
+        finally:
             self.ready.put_nowait(None)
-            raise
-        self.ready.put_nowait(None)
 
     def cancel(self) -> None:
         """Stop what is in flight; nobody waits for it."""

@@ -1,0 +1,85 @@
+"""The consumer on a real broker: positions come from PostgreSQL, not from Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from cli.stack.kafka import create_topics, start_kafka
+from cli.stack.ports import free_ports
+from mesh import kafka
+from mesh.db import Database
+from services.metering.consumer import USAGE_EVENTS_TOPIC, UsageConsumer, source_of
+from services.metering.ingest import Ingester
+from tests.support.metering import ORGANIZATION, payload
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("kafka")
+    port, controller_port = free_ports(2)
+    broker = start_kafka(folder=folder, port=port, controller_port=controller_port, log_path=folder / "kafka.log")
+    try:
+        asyncio.run(create_topics(broker.bootstrap))
+        yield broker.bootstrap
+    finally:
+        broker.stop()
+
+
+@contextlib.asynccontextmanager
+async def consuming(bootstrap: str, ingester: Ingester) -> AsyncIterator[None]:
+    consumer = asyncio.create_task(UsageConsumer(bootstrap=bootstrap, ingester=ingester).run())
+    yield
+    consumer.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await consumer
+
+
+async def send(bootstrap: str, payloads: list[bytes]) -> None:
+    producer = await kafka.start_producer(bootstrap, client_id="test")
+    for sent in payloads:
+        await producer.send(USAGE_EVENTS_TOPIC, value=sent, key=ORGANIZATION.bytes)
+    await producer.stop()
+
+
+async def figures(db: Database) -> tuple[int, int, int]:
+    async with db.system() as tx:
+        stored = await tx.fetchval("SELECT count(*) FROM usage_events")
+        rolled = await tx.fetchval("SELECT coalesce(sum(request_count), 0) FROM usage_rollups")
+        return stored, int(rolled), await tx.fetchval("SELECT count(*) FROM dead_letters")
+
+
+async def until(db: Database, wanted: tuple[int, int, int]) -> None:
+    async with asyncio.timeout(30):
+        while await figures(db) != wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_events_count_once_across_poison_restart_and_repetition(
+    kafka_bootstrap: str, db: Database, ingester: Ingester
+) -> None:
+    first, second = [payload() for _ in range(500)], [payload() for _ in range(300)]
+    async with consuming(kafka_bootstrap, ingester):
+        await send(kafka_bootstrap, [*first, b"\xff", *first[:50]])
+        await until(db, (500, 500, 1))
+    await send(kafka_bootstrap, [*second, first[0]])
+    async with consuming(kafka_bootstrap, ingester):
+        await until(db, (800, 800, 1))
+    offsets = [await ingester.offset(source_of(USAGE_EVENTS_TOPIC, partition)) for partition in range(64)]
+    assert sum(offset or 0 for offset in offsets) == 852
+
+    # Whatever the group remembers: the positions in PostgreSQL decide. With none, everything is read again.
+    async with db.system() as tx:
+        await tx.execute("UPDATE ingest_offsets SET next_offset = 0")
+    async with consuming(kafka_bootstrap, ingester):
+        async with asyncio.timeout(30):
+            while (
+                sum([await ingester.offset(source_of(USAGE_EVENTS_TOPIC, number)) or 0 for number in range(64)]) != 852
+            ):
+                await asyncio.sleep(0.05)
+    assert await figures(db) == (800, 800, 1)
