@@ -7,9 +7,9 @@ variable: its name, what is wrong, never its value) and ends the process with st
 from __future__ import annotations
 
 import sys
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Settings = TypeVar("Settings", bound="ProcessSettings")
@@ -74,3 +74,12 @@ def versioned_keys(text: str) -> dict[int, bytes]:
             raise ValueError(f"key {version} must be {KEY_BYTES} bytes in hex and stand there once")
         keys[int(version)] = key
     return keys
+
+
+def _check_versioned_keys(value: SecretStr) -> SecretStr:
+    versioned_keys(value.get_secret_value())
+    return value
+
+
+VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+"""The type of a setting that `versioned_keys` can read."""

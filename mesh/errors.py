@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
+from uuid import UUID
 
 import grpc
 import grpc.aio
@@ -172,6 +173,14 @@ class Violations:
         if not ok:
             self.add(field, description)
         return ok
+
+    def read_uuid(self, field: str, text: str) -> UUID:
+        """Read a UUID; a wrong one is noted and stands as the nil UUID until `raise_if_any`."""
+        try:
+            return UUID(text)
+        except ValueError:
+            self.add(field, "must be a UUID, for example 01890a5d-ac96-774b-bcce-b302099a8057")
+            return UUID(int=0)
 
     def raise_if_any(self) -> None:
         """Raise `InvalidFields` with everything that was noted."""

@@ -6,12 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
-from mesh.config import KEY_BYTES, ProcessSettings, versioned_keys
-
-
-def _check_versioned_keys(value: SecretStr) -> SecretStr:
-    versioned_keys(value.get_secret_value())
-    return value
+from mesh.config import KEY_BYTES, ProcessSettings, VersionedKeys
 
 
 def _check_seed(value: SecretStr) -> SecretStr:
@@ -20,7 +15,6 @@ def _check_seed(value: SecretStr) -> SecretStr:
     return value
 
 
-VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
 Seed = Annotated[SecretStr, AfterValidator(_check_seed)]
 
 

@@ -191,7 +191,7 @@ def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | Non
     )
     organization_id = None
     if request.organization_id:
-        organization_id = read_uuid(violations, "organization_id", request.organization_id)
+        organization_id = violations.read_uuid("organization_id", request.organization_id)
     violations.raise_if_any()
     return request.email, request.password, organization_id
 
@@ -199,7 +199,7 @@ def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | Non
 def from_new_api_key(request: pb.CreateApiKeyRequest, now: datetime) -> NewApiKey:
     """Check what a new key is to be."""
     violations = Violations()
-    organization_id = read_uuid(violations, "organization_id", request.organization_id)
+    organization_id = violations.read_uuid("organization_id", request.organization_id)
     _check_text(violations, "name", request.name, length_min=1, length_max=NAME_LENGTH_MAX)
     _check_text(violations, "external_subject", request.external_subject, length_min=0, length_max=SUBJECT_LENGTH_MAX)
     violations.check(request.mode in _MODE_OF, "mode", "must be live or test")
@@ -230,8 +230,8 @@ def from_new_api_key(request: pb.CreateApiKeyRequest, now: datetime) -> NewApiKe
 def from_revoke(request: pb.RevokeApiKeyRequest) -> tuple[UUID, UUID]:
     """Check a revocation and return organization and key."""
     violations = Violations()
-    organization_id = read_uuid(violations, "organization_id", request.organization_id)
-    api_key_id = read_uuid(violations, "api_key_id", request.api_key_id)
+    organization_id = violations.read_uuid("organization_id", request.organization_id)
+    api_key_id = violations.read_uuid("api_key_id", request.api_key_id)
     violations.raise_if_any()
     return organization_id, api_key_id
 
@@ -249,8 +249,8 @@ def from_audit_entries(request: pb.AppendAuditEntriesRequest) -> list[AuditEntry
 
 
 def _from_audit_entry(violations: Violations, path: str, entry: pb.AuditEntry) -> AuditEntry | None:
-    entry_id = read_uuid(violations, f"{path}.audit_entry_id", entry.audit_entry_id)
-    organization_id = read_uuid(violations, f"{path}.organization_id", entry.organization_id)
+    entry_id = violations.read_uuid(f"{path}.audit_entry_id", entry.audit_entry_id)
+    organization_id = violations.read_uuid(f"{path}.organization_id", entry.organization_id)
     for name in ("actor", "action", "resource"):
         _check_text(violations, f"{path}.{name}", getattr(entry, name), length_min=1, length_max=SUBJECT_LENGTH_MAX)
     create_time = _read_time(violations, f"{path}.create_time", entry.create_time)
@@ -265,15 +265,6 @@ def _from_audit_entry(violations: Violations, path: str, entry: pb.AuditEntry) -
         details=json_format.MessageToDict(entry.details),
         create_time=create_time,
     )
-
-
-def read_uuid(violations: Violations, field: str, text: str) -> UUID:
-    """Read a UUID; a wrong one is noted and stands as the nil UUID until `raise_if_any`."""
-    try:
-        return UUID(text)
-    except ValueError:
-        violations.add(field, "must be a UUID, for example 01890a5d-ac96-774b-bcce-b302099a8057")
-        return UUID(int=0)
 
 
 def _check_text(violations: Violations, field: str, text: str, *, length_min: int, length_max: int) -> None:

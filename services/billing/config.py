@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import SecretStr
 
-from pydantic import AfterValidator, SecretStr
-
-from mesh.config import ProcessSettings, versioned_keys
-
-
-def _check_versioned_keys(value: SecretStr) -> SecretStr:
-    versioned_keys(value.get_secret_value())
-    return value
+from mesh.config import ProcessSettings, VersionedKeys
 
 
 class BillingSettings(ProcessSettings):
@@ -22,4 +15,4 @@ class BillingSettings(ProcessSettings):
     billing_dsn: SecretStr
     billing_system_dsn: SecretStr
     billing_read_dsn: SecretStr | None = None
-    data_keys: Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+    data_keys: VersionedKeys

@@ -108,20 +108,11 @@ def to_decimal(value: Decimal) -> str:
 def from_create_subscription(request: pb.CreateSubscriptionRequest) -> tuple[UUID, str]:
     """Check a request and return organization and plan."""
     violations = Violations()
-    organization_id = read_uuid(violations, "organization_id", request.organization_id)
+    organization_id = violations.read_uuid("organization_id", request.organization_id)
     right = 0 < len(request.plan_id) <= PLAN_ID_LENGTH_MAX
     violations.check(right, "plan_id", f"must have 1 to {PLAN_ID_LENGTH_MAX} characters")
     violations.raise_if_any()
     return organization_id, request.plan_id
-
-
-def read_uuid(violations: Violations, field: str, text: str) -> UUID:
-    """Read a UUID; a wrong one is noted and stands as the nil UUID until `raise_if_any`."""
-    try:
-        return UUID(text)
-    except ValueError:
-        violations.add(field, "must be a UUID, for example 01890a5d-ac96-774b-bcce-b302099a8057")
-        return UUID(int=0)
 
 
 def _to_line(line: Line, currency_code: str) -> pb.InvoiceLine:

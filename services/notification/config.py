@@ -6,14 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
-from mesh.config import ProcessSettings, versioned_keys
+from mesh.config import ProcessSettings, VersionedKeys
 from services.notification.mailer import parse_smtp_url
 from services.notification.message import parse_mailbox
-
-
-def _check_versioned_keys(value: SecretStr) -> SecretStr:
-    versioned_keys(value.get_secret_value())
-    return value
 
 
 def _check_smtp_url(value: SecretStr) -> SecretStr:
@@ -34,6 +29,6 @@ class NotificationSettings(ProcessSettings):
     notification_dsn: SecretStr
     notification_system_dsn: SecretStr
     notification_read_dsn: SecretStr | None = None
-    data_keys: Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+    data_keys: VersionedKeys
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)]
     mail_from: Annotated[str, AfterValidator(_check_mailbox)]

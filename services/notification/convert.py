@@ -25,7 +25,7 @@ class Requests:
     def from_send_email(self, request: pb.SendEmailRequest, email_id: UUID) -> Email:
         """Check a request completely and return the e-mail that it asks for."""
         violations = Violations()
-        organization_id = _read_uuid(violations, "organization_id", request.organization_id)
+        organization_id = violations.read_uuid("organization_id", request.organization_id)
         recipient_is_right = len(request.recipient) <= RECIPIENT_LENGTH_MAX and _is_address(request.recipient)
         violations.check(recipient_is_right, "recipient", "must be an e-mail address")
         self.templates.check(violations, request.template, request.parameters)
@@ -45,11 +45,3 @@ def _is_address(text: str) -> bool:
         return parse_mailbox(text).addr_spec == text
     except ValueError:
         return False
-
-
-def _read_uuid(violations: Violations, field: str, text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        violations.add(field, "must be a UUID, for example 01890a5d-ac96-774b-bcce-b302099a8057")
-        return UUID(int=0)
