@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+import structlog
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
@@ -42,6 +43,8 @@ from mesh.ids import IdSource
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 HEALTH_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+log = structlog.get_logger()
+
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -189,6 +192,10 @@ class Pipeline:
             self._metrics.counters["events_not_recorded"] += 1
             exchange.keep_alive = False
             exchange.client.abort()
+        except Exception:
+            # The loop's edge: a defect of ours costs one request, never the connection's other bytes.
+            log.exception("request_failed", request_id=exchange.id_text)
+            await self._refuse(exchange, Refused(problems.INTERNAL, close=True))
         return exchange.keep_alive
 
     async def _pass_through(self, exchange: Exchange) -> None:

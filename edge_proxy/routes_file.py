@@ -25,6 +25,8 @@ _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9\-.]*[a-z0-9])?(?::\d{1,5
 _METHOD: Final = re.compile(r"[A-Z]+")
 _ROUTE_ID: Final = r"^[a-z][a-z0-9_\-]{0,63}$"
 ROUTES_MAX: Final = 10_000
+# A path's template is part of every event, and events have a bound.
+PATH_CHARACTERS_MAX: Final = 1_024
 
 
 class RoutesFileError(Exception):
@@ -69,8 +71,8 @@ class MatchEntry(_Strict):
     """Which requests a route is for: exactly one of `path` and `path_prefix`."""
 
     hosts: Annotated[list[str], Field(max_length=100)] = []
-    path: str | None = None
-    path_prefix: str | None = None
+    path: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
+    path_prefix: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
     methods: Annotated[list[str], Field(max_length=16)] = []
 
     @field_validator("hosts")
@@ -156,11 +158,19 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> RouteTable
     Raises:
         RoutesFileError: It cannot be read, or something in it is wrong.
     """
+    return parse(read_text(path), os.environ if environment is None else environment)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a routes file.
+
+    Raises:
+        RoutesFileError: It cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RoutesFileError([f"{path}: {error}"]) from None
-    return parse(text, os.environ if environment is None else environment)
 
 
 def parse(text: str, environment: Mapping[str, str]) -> RouteTable:

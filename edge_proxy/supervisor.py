@@ -65,11 +65,12 @@ class Supervisor:
         self._listener = listen(settings.edge_listen)
         self._workers: dict[int, WorkerProcess] = {}
         self._exposition = Exposition()
+        self._routes_path = settings.edge_data_dir / "routes.in-force.yaml"
 
     async def run(self) -> None:
         """Serve until told to stop, then let every worker drain."""
         self._settings.edge_data_dir.mkdir(parents=True, exist_ok=True)
-        routes_file.read(self._settings.edge_config)
+        self._take_routes()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         runner = await self._start_admin()
         count = self._settings.edge_workers or len(os.sched_getaffinity(0))
@@ -82,7 +83,7 @@ class Supervisor:
     def reload(self) -> None:
         """Pass a changed routes file on, if it is right."""
         try:
-            routes_file.read(self._settings.edge_config)
+            self._take_routes()
         except routes_file.RoutesFileError as error:
             self._exposition.count("tollway_edge_reloads_refused_total")
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
@@ -90,6 +91,17 @@ class Supervisor:
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGHUP)
+
+    def _take_routes(self) -> None:
+        """Check the routes file and keep a copy.
+
+        Workers read the copy, so that one that is started anew has the routes in force and not a half-edited file.
+        """
+        text = routes_file.read_text(self._settings.edge_config)
+        routes_file.parse(text, os.environ)
+        temporary = self._routes_path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self._routes_path)
 
     async def _keep(self, index: int) -> None:
         """Keep one worker running."""
@@ -116,7 +128,7 @@ class Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "edge_proxy.worker", "--parent", str(os.getpid()), "--index", str(index)),
-            *("--listen-fd", str(listen_fd), "--control-fd", str(control_fd)),
+            *("--listen-fd", str(listen_fd), "--control-fd", str(control_fd), "--routes", str(self._routes_path)),
             pass_fds=(listen_fd, control_fd),
             start_new_session=True,
         )

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -65,11 +66,13 @@ class Worker:
     Args:
         settings: The environment.
         table: The routes file, compiled.
+        routes_path: Where the routes in force are read from on reload.
         index: Which worker this is; the first one writes the key snapshot.
     """
 
-    def __init__(self, settings: EdgeSettings, table: RouteTable, index: int) -> None:
+    def __init__(self, settings: EdgeSettings, table: RouteTable, routes_path: Path, index: int) -> None:
         self._settings = settings
+        self._routes_path = routes_path
         self._index = index
         self._journals = settings.edge_data_dir / "journal"
         self._snapshot_path = settings.edge_data_dir / "keys.snapshot"
@@ -134,7 +137,7 @@ class Worker:
     def reload(self) -> None:
         """Read the routes file again; a wrong one changes nothing."""
         try:
-            table = routes_file.read(self._settings.edge_config)
+            table = routes_file.read(self._routes_path)
         except routes_file.RoutesFileError as error:
             self.metrics.counters["reloads_refused"] += 1
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
@@ -292,6 +295,7 @@ class Control:
     """The socket to the supervisor."""
 
     def __init__(self, control: socket.socket, worker: Worker) -> None:
+        control.setblocking(False)
         self._control = control
         self._worker = worker
 
@@ -319,23 +323,16 @@ class Control:
             writer.write(json.dumps(self._worker.report(), separators=(",", ":")).encode() + b"\n")
 
 
-async def serve(
-    settings: EdgeSettings,
-    context: process.ProcessContext,
-    listener: socket.socket,
-    control: socket.socket | None,
-    index: int,
-) -> None:
+async def serve(settings: EdgeSettings, context: process.ProcessContext, options: argparse.Namespace) -> None:
     """Serve until told to stop, then drain."""
-    table = routes_file.read(settings.edge_config)
-    worker = Worker(settings, table, index)
+    worker = Worker(settings, routes_file.read(options.routes), options.routes, options.index)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, worker.reload)
     background = worker.start(context.tasks)
-    acceptor = Acceptor(listener, worker.server)
+    acceptor = Acceptor(socket.socket(fileno=options.listen_fd), worker.server)
     acceptor.start()
-    if control is not None:
-        background.append(context.tasks.create_task(Control(control, worker).run(context.stopping)))
-    log.info("worker_started", index=index, pid=os.getpid())
+    control = Control(socket.socket(fileno=options.control_fd), worker)
+    background.append(context.tasks.create_task(control.run(context.stopping)))
+    log.info("worker_started", index=options.index, pid=os.getpid())
     await context.stopping.wait()
     await acceptor.stop()
     await worker.stop()
@@ -352,16 +349,14 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--routes", type=Path, required=True)
     options = parser.parse_args()
     _die_with(options.parent)
     settings = load(EdgeSettings)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
-    listener = socket.socket(fileno=options.listen_fd)
-    control = socket.socket(fileno=options.control_fd)
-    control.setblocking(False)
 
     async def run(context: process.ProcessContext) -> None:
-        await serve(settings, context, listener, control, options.index)
+        await serve(settings, context, options)
 
     process.run(PROCESS_NAME, settings, run)
 

@@ -71,10 +71,7 @@ class LocalShare:
     def note(self, asking_organization: bytes, test_mode: bool, verdict: ratelimit.Verdict) -> None:
         """Remember what the limiter said last, for the calendar windows."""
         self._last[asking_organization, test_mode] = verdict
-
-    def trim(self) -> None:
-        """Forget the oldest verdicts above the bound."""
-        while len(self._last) > LAST_VERDICTS_MAX:
+        if len(self._last) > LAST_VERDICTS_MAX:
             self._last.pop(next(iter(self._last)))
 
     def forget_counters(self) -> None:

@@ -101,8 +101,13 @@ class Origin:
         for connection in [c for c in self._active if c.deadline < now]:
             connection.fail(UpstreamTimedOut())
         oldest = now - self._upstream.keep_alive_idle_seconds
-        while self._idle and self._idle[0].idle_since < oldest:
-            self._idle.pop(0).close()
+        if all(connection.is_open and connection.idle_since >= oldest for connection in self._idle):
+            return
+        for connection in self._idle:
+            if connection.idle_since < oldest:
+                connection.close()
+        # Those that the upstream closed must not count against the bound.
+        self._idle = [connection for connection in self._idle if connection.is_open]
 
     def close(self) -> None:
         """Close idle connections; active ones close when they come back."""

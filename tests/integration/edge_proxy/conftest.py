@@ -88,7 +88,7 @@ class Edge:
         )
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         table = routes_file.parse(self.routes, {"TOLLWAY_UPSTREAM_URL": self.upstream.url})
-        self.worker = Worker(settings, table, 0)
+        self.worker = Worker(settings, table, path, 0)
         self._background = self.worker.start(tasks)
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]

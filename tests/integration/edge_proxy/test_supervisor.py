@@ -28,24 +28,29 @@ class Running:
         self.backend, self.upstream, self.data_dir = backend, upstream, data_dir
         self.port, self.admin_port = free_port(), free_port()
         self.key = key()
+        self.config = None
         self.process: asyncio.subprocess.Process | None = None
         self.session: aiohttp.ClientSession | None = None
 
     def environment(self) -> dict[str, str]:
         address = self.backend.address
-        return os.environ | {
-            "TOLLWAY_PROCESS_SECRET": "ab" * 32,
-            "TOLLWAY_KEY_PEPPERS": f"1:{PEPPER.hex()}",
-            "TOLLWAY_AUTH_ADDRESS": address,
-            "TOLLWAY_RATELIMIT_ADDRESS": address,
-            "TOLLWAY_METERING_ADDRESS": address,
-            "TOLLWAY_UPSTREAM_URL": self.upstream.url,
-            "TOLLWAY_EDGE_LISTEN": f"127.0.0.1:{self.port}",
-            "TOLLWAY_EDGE_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
-            "TOLLWAY_EDGE_WORKERS": "2",
-            "TOLLWAY_EDGE_DATA_DIR": str(self.data_dir),
-            "TOLLWAY_EDGE_DECISION_DEADLINE_MS": "2000",
-        }
+        return (
+            os.environ
+            | {
+                "TOLLWAY_PROCESS_SECRET": "ab" * 32,
+                "TOLLWAY_KEY_PEPPERS": f"1:{PEPPER.hex()}",
+                "TOLLWAY_AUTH_ADDRESS": address,
+                "TOLLWAY_RATELIMIT_ADDRESS": address,
+                "TOLLWAY_METERING_ADDRESS": address,
+                "TOLLWAY_UPSTREAM_URL": self.upstream.url,
+                "TOLLWAY_EDGE_LISTEN": f"127.0.0.1:{self.port}",
+                "TOLLWAY_EDGE_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
+                "TOLLWAY_EDGE_WORKERS": "2",
+                "TOLLWAY_EDGE_DATA_DIR": str(self.data_dir),
+                "TOLLWAY_EDGE_DECISION_DEADLINE_MS": "2000",
+            }
+            | ({"TOLLWAY_EDGE_CONFIG": str(self.config)} if self.config else {})
+        )
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
@@ -167,6 +172,39 @@ async def test_nothing_is_lost_when_everything_is_killed_at_once(running):
     running.backend.metering.fail = False
     await running.start()
     assert len(await running.backend.metering.wait_for(30, 15)) == 30
+
+
+async def test_reload_reaches_every_worker_and_a_half_edited_file_none_not_even_a_new_one(running, tmp_path):
+    path = tmp_path / "routes.yaml"
+
+    def routes(name: str) -> str:
+        return (
+            "version: 1\nupstreams: {u: {urls: ['${TOLLWAY_UPSTREAM_URL}']}}\n"
+            f"routes: [{{id: {name}, match: {{path_prefix: /}}, upstream: u}}]\n"
+        )
+
+    running.process.terminate()
+    await running.process.wait()
+    path.write_text(routes("before"))
+    running.config = path
+    await running.start()
+    path.write_text(routes("after"))
+    running.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while "tollway_edge_reloads_total 2.0" not in await running.metrics():
+            await asyncio.sleep(0.02)
+    path.write_text("version: 1\nroutes: [")
+    running.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while "tollway_edge_reloads_refused_total 1" not in await running.metrics():
+            await asyncio.sleep(0.02)
+    first, _ = await running.pids()
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while first in (pids := await running.pids()) or len(pids) < 2 or not await running.is_ready():
+            await asyncio.sleep(0.05)
+    await asyncio.gather(*(running.get() for _ in range(20)))
+    assert {event.route_id for event in await running.backend.metering.wait_for(20)} == {"after"}
 
 
 async def test_taken_port_is_one_clear_line_and_status_1(running):
