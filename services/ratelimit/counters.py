@@ -20,17 +20,19 @@ from prometheus_client import Counter
 from mesh.redis import Command, RedisPipe, Reply
 from services.ratelimit.calendar_windows import calendar_instant_of
 from services.ratelimit.model import CalendarInstant, Seed, UnseededWindow, WindowScope
-from services.ratelimit.policy_layout import PolicyLayout
+from services.ratelimit.policy_layout import PolicyLayout, TtlBase
 
 SCRIPT: Final = resources.files(__package__).joinpath("decide.lua").read_text(encoding="utf-8")
 SCRIPT_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 GIVE_BACK_GENERATION_US: Final = 900_000_000
+TTL_MARGIN_MS: Final = 1_000
+CALENDAR_TTL_MARGIN_MS: Final = 86_400_000
 
 _DECISION: Final = struct.Struct("<HHI")
 _GIVE_BACK: Final = struct.Struct("<HHIdd16s")
 _SEED: Final = struct.Struct("<HHdd")
 _UNSEEDED: Final = struct.Struct("<HH")
-_CONTEXT: Final = struct.Struct("<Bdddd")
+_CONTEXT: Final = struct.Struct("<BBddddddd")
 _SEED_FIRST: Final = 1
 _SCOPE_ORGANIZATION, _SCOPE_API_KEY, _SCOPE_ROUTE = b"\x01", b"\x02", b"\x03"
 
@@ -118,14 +120,25 @@ class Call:
     def arguments(self, *, seed_first: bool) -> Command:
         """Return the script's keys and arguments, as they follow its name."""
         back_keys = self._generation_keys() if self._give_backs else ()
-        instant = self.instant
+        instant, layout = self.instant, self.layout
+        context = _CONTEXT.pack(
+            seed_first,
+            layout.window_count,
+            instant.day,
+            instant.month,
+            instant.day_left_ms,
+            instant.month_left_ms,
+            *[_ttl_ms(base, instant) for base in layout.ttl_bases],
+        )
         return (
             len(self._keys) + len(back_keys),
             *self._keys,
             *back_keys,
-            self.layout.spec,
-            *self.layout.headers,
-            _CONTEXT.pack(seed_first, instant.day, instant.month, instant.day_left_ms, instant.month_left_ms),
+            layout.spec,
+            layout.spec_format,
+            *layout.headers,
+            *layout.formats,
+            context,
             bytes(self._scopes),
             bytes(self._decisions),
             bytes(self._give_backs),
@@ -189,6 +202,16 @@ class Counters:
 def greeting() -> list[Command]:
     """Return what a new connection to Redis says first: the script."""
     return [("SCRIPT", "LOAD", SCRIPT)]
+
+
+def _ttl_ms(base: TtlBase, instant: CalendarInstant) -> int:
+    """Return how long a scope's value matters: until its buckets are full and a day beyond its calendar windows."""
+    bucket_ms, has_day, has_month = base
+    return max(
+        bucket_ms + TTL_MARGIN_MS,
+        instant.day_left_ms + CALENDAR_TTL_MARGIN_MS if has_day else 0,
+        instant.month_left_ms + CALENDAR_TTL_MARGIN_MS if has_month else 0,
+    )
 
 
 def _is_forgotten(reply: Reply) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
@@ -14,9 +14,14 @@ from services.ratelimit.model import Policy, Window, WindowKind, WindowScope
 
 MS_PER_SECOND: Final = 1_000
 
-_COUNT: Final = struct.Struct("<B")
-_WINDOW: Final = struct.Struct("<BBBdd")
+_WINDOW: Final = struct.Struct("<BBBBdd")
+# In decide.lua's struct library a token bucket is one number (debt), a calendar window three (id, used, seeded); before
+# them stands the instant of writing.
+_STATE_FORMATS: Final = {True: "d", False: "ddd"}
 _HEADER_LENGTH: Final = struct.Struct("<H")
+
+
+TtlBase: TypeAlias = tuple[int, bool, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,9 @@ class PolicyLayout:
     Args:
         policy: As it was put.
         message: As it goes to edges.
-        spec: Its windows, for decide.lua.
+        spec: Its windows, for decide.lua, and `spec_format`, which unpacks them.
+        formats: What unpacks the values of each scope.
+        ttl_bases: Per scope, how long its token buckets matter, in milliseconds, and which calendar windows it has.
         headers: What the packed value of each scope begins with; empty where the scope has no window.
         record: Reads one verdict: kind, denied_by, retry_after_ms, then remaining and reset_ms per window.
         window_count: How many windows there are.
@@ -38,7 +45,10 @@ class PolicyLayout:
     policy: Policy
     message: pb.Policy
     spec: bytes
+    spec_format: str
     headers: tuple[bytes, bytes, bytes]
+    formats: tuple[str, str, str]
+    ttl_bases: tuple[TtlBase, TtlBase, TtlBase]
     record: struct.Struct
     window_count: int
     live_prefix: bytes
@@ -48,30 +58,55 @@ class PolicyLayout:
 
 def lay_out(policy: Policy) -> PolicyLayout:
     """Lay a valid policy out."""
-    by_scope = [[window for window in policy.windows if window.scope is scope] for scope in WindowScope]
-    headers = tuple(_header(windows) for windows in by_scope)
+    organization, api_key, route = (
+        [window for window in policy.windows if window.scope is scope] for scope in WindowScope
+    )
+    slots = _slots(organization) | _slots(api_key) | _slots(route)
     tag = policy.organization_id.hex.encode()
     return PolicyLayout(
         policy=policy,
         message=to_policy(policy),
-        spec=_COUNT.pack(len(policy.windows)) + b"".join(_spec(window) for window in policy.windows),
-        headers=(headers[0], headers[1], headers[2]),
+        spec=b"".join(_spec(window, slots[window.name]) for window in policy.windows),
+        spec_format="<" + "BBBBdd" * len(policy.windows),
+        headers=(_header(organization), _header(api_key), _header(route)),
+        formats=(_format(organization), _format(api_key), _format(route)),
+        ttl_bases=(_ttl_base(organization), _ttl_base(api_key), _ttl_base(route)),
         record=struct.Struct("<BBq" + "qq" * len(policy.windows)),
         window_count=len(policy.windows),
         live_prefix=b"rl:{" + tag + b"}:",
         test_prefix=b"rl:{" + tag + b"}:t",
-        scoped=(bool(by_scope[0]), bool(by_scope[1]), bool(by_scope[2])),
+        scoped=(bool(organization), bool(api_key), bool(route)),
     )
 
 
-def _spec(window: Window) -> bytes:
+def _spec(window: Window, slot: int) -> bytes:
     return _WINDOW.pack(
         window.scope,
         window.kind,
         window.counts_billable_only and window.kind is not WindowKind.TOKEN_BUCKET,
+        slot,
         window.limit,
         window.period_seconds * MS_PER_SECOND,
     )
+
+
+def _slots(windows: Sequence[Window]) -> dict[str, int]:
+    """Return where each window's first number stands; 1 is the instant of writing."""
+    slots, slot = {}, 2
+    for window in windows:
+        slots[window.name] = slot
+        slot += len(_STATE_FORMATS[window.kind is WindowKind.TOKEN_BUCKET])
+    return slots
+
+
+def _format(windows: Sequence[Window]) -> str:
+    return "<d" + "".join(_STATE_FORMATS[window.kind is WindowKind.TOKEN_BUCKET] for window in windows)
+
+
+def _ttl_base(windows: Sequence[Window]) -> TtlBase:
+    kinds = {window.kind for window in windows}
+    longest_ms = max((window.period_seconds * MS_PER_SECOND for window in windows), default=0)
+    return longest_ms, WindowKind.CALENDAR_DAY in kinds, WindowKind.CALENDAR_MONTH in kinds
 
 
 def _header(windows: Sequence[Window]) -> bytes:

@@ -25,7 +25,7 @@ from tests.support.redis_versions import SERVERS, running_redis_of
 
 OTHER_KEY = UUID("01900000-0000-7000-8000-0000000000ab")
 START_MS = 1_790_000_000_000
-SCRIPT_WITH_MOVED_CLOCK = SCRIPT.replace("redis.call('TIME')", "{ARGV[10], ARGV[11]}")
+SCRIPT_WITH_MOVED_CLOCK = SCRIPT.replace("call('TIME')", "{ARGV[14], ARGV[15]}")
 ALLOWED, DENIED = 1, 2
 
 
@@ -82,8 +82,8 @@ def limiter(server: redis.Redis) -> Limiter:
 
 
 def test_the_clock_is_really_replaced() -> None:
-    assert "redis.call('TIME')" in SCRIPT
-    assert "redis.call('TIME')" not in SCRIPT_WITH_MOVED_CLOCK
+    assert "call('TIME')" in SCRIPT
+    assert "call('TIME')" not in SCRIPT_WITH_MOVED_CLOCK
 
 
 def test_a_refused_request_takes_nothing_from_any_window(limiter: Limiter) -> None:
@@ -109,14 +109,15 @@ def test_keys_and_routes_have_windows_of_their_own(limiter: Limiter) -> None:
     assert limiter.decide(1, key=UUID(int=7), route_id="other")[0][0] == ALLOWED
 
 
-def test_a_bucket_has_room_exactly_when_it_said(limiter: Limiter) -> None:
+@pytest.mark.parametrize("cost", [1, 3, 7])
+def test_a_bucket_has_room_exactly_when_it_said(limiter: Limiter, cost: int) -> None:
     limiter.in_force = policy(bucket(7, period_seconds=60))
     limiter.decide(7)
-    (refused,) = limiter.decide(3)
+    (refused,) = limiter.decide(cost)
     limiter.now_ms += refused[2] - 1
-    assert limiter.decide(3)[0][0] == DENIED
+    assert limiter.decide(cost)[0][0] == DENIED
     limiter.now_ms += 1
-    assert limiter.decide(3)[0][0] == ALLOWED
+    assert limiter.decide(cost)[0][0] == ALLOWED
 
 
 def test_units_go_back_once_and_only_into_their_own_month(limiter: Limiter) -> None:
