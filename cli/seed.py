@@ -1,7 +1,7 @@
 """Puts the demo data into an installation; safe to repeat, and separate from the schema.
 
-Accounts are written as auth's system role, which is the only one that may. Subscriptions are asked for with billing's
-RPC, because a subscription is more than a row: billing pushes its limits to the limiter.
+Accounts are written as auth's system role, which is the only one that may. Subscriptions are another matter, see
+`cli/subscriptions.py`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from typing import Final
 
 import asyncpg
 from argon2 import PasswordHasher
-from tollway.billing.v1 import billing_service_pb2
 
-from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, TENANTS, Organization
+from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, Organization
 from cli.stack.secrets import Secrets
 from contract import key_format
-from mesh.client import Clients
 from mesh.sql import load
 
 QUERIES = load(__package__)
 PEPPER_VERSION: Final = 1
 SERVICE_ACCOUNT_DAYS: Final = 365
-PROCESS: Final = "cli"
 
 
 async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
@@ -44,18 +41,6 @@ async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
     finally:
         await connection.close()
     return sum(inserted)
-
-
-async def seed_subscriptions(clients: Clients) -> None:
-    """Subscribes every tenant to its plan; a replay changes nothing."""
-    for tenant in TENANTS:
-        await clients.billing.CreateSubscription(
-            billing_service_pb2.CreateSubscriptionRequest(
-                organization_id=str(tenant.organization_id),
-                plan_id=tenant.plan_id or "",
-                idempotency_key=f"demo-subscription-{tenant.slug}",
-            )
-        )
 
 
 async def _is_same_installation(connection: asyncpg.Connection, secrets: Secrets) -> bool:

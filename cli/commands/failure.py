@@ -18,7 +18,7 @@ def told_in_one_line() -> Iterator[None]:
     """Turns what stops the stack into its line and the exit status."""
     try:
         yield
-    except StackError as error:
+    except (StackError, OSError) as error:
         print(f"tollway: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:

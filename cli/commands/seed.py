@@ -25,5 +25,5 @@ def seed(data_dir: Path) -> None:
         kept = secrets.load(layout.secrets)
         inserted = asyncio.run(demo.seed_accounts(described["postgres"]["dsns"]["auth_system"], kept))
         addresses = {name: service["address"] for name, service in described["services"].items()}
-        asyncio.run(subscribe(addresses, kept))
+        subscribe(addresses, kept)
         click.echo(f"{inserted} organizations were new")

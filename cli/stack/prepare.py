@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from typing import Final
 
 import asyncpg
-import grpc.aio
 
 from cli import seed
 from cli.stack import roles
+from cli.stack.death_signal import die_with_parent
 from cli.stack.errors import StackError
 from cli.stack.installation import Installation
+from cli.stack.parts import ROOT, inherited_environment
 from cli.stack.secrets import Secrets
 from mesh import migrate
-from mesh.client import Clients
-from mesh.config import ProcessSettings
+
+SUBSCRIBE_SECONDS_MAX: Final = 60.0
 
 
 async def migrate_and_seed(installation: Installation) -> int:
@@ -30,22 +35,30 @@ async def migrate_and_seed(installation: Installation) -> int:
         raise StackError(f"the database cannot be migrated: {error}") from error
 
 
-async def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
-    """Subscribes the demo tenants through billing.
+def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
+    """Subscribes the demo tenants through billing, in a process of its own.
 
     Args:
         addresses: Where each service is.
-        secrets: For this process's own token.
+        secrets: For that process's token.
 
     Raises:
         StackError: billing refuses.
     """
-    where = {f"{name}_address": address for name, address in addresses.items()}
-    settings = ProcessSettings.model_validate({"process_secret": secrets.process_secret, **where})
-    clients = Clients(settings, process=seed.PROCESS)
+    where = {f"TOLLWAY_{name.upper()}_ADDRESS": address for name, address in addresses.items()}
     try:
-        await seed.seed_subscriptions(clients)
-    except grpc.aio.AioRpcError as error:
-        raise StackError(f"billing refuses the demo subscriptions: {error.code().name} {error.details()}") from error
-    finally:
-        await clients.close()
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.subscriptions"],
+            cwd=ROOT,
+            env={**inherited_environment(), **where, "TOLLWAY_PROCESS_SECRET": secrets.process_secret},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SUBSCRIBE_SECONDS_MAX,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"the demo subscriptions took longer than {SUBSCRIBE_SECONDS_MAX:.0f} s") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise StackError(f"the demo subscriptions failed: {said[-1]}")

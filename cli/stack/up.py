@@ -139,7 +139,7 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
         if degraded:
             say(f"the edge is degraded: {degraded}")
         addresses = {name: chosen.address(name) for name in roles.SERVICES}
-        asyncio.run(subscribe(addresses, installation.secrets))
+        subscribe(addresses, installation.secrets)
         stack = RunningStack(installation, servers.pids, running)
         cleanup.callback(layout.stack_file.unlink, missing_ok=True)
         stack.describe()
