@@ -3,8 +3,8 @@
 `connect` gives an ordinary redis-py client for occasional commands, with its ten retries switched off: they turned one
 hung server into a stall of twenty seconds.
 
-`RedisPipe` is for the hot path: one connection, any number of callers. Each call is written at once and answered in
-order, so calls of many tasks share round trips without a pool, a lock or an await per command.
+`RedisPipe` is for the hot path: one connection, any number of callers. Calls of one turn of the event loop are
+written together and answered in order, so many tasks share round trips without a pool, a lock or an await per command.
 
 **What fails and how.** If the oldest call has waited longer than the timeout, the connection is given up: every call on
 it fails with `RedisUnavailable`, and until a new connection has answered a PING every further call fails at once. That
@@ -84,6 +84,7 @@ class _Wire(asyncio.Protocol):
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._outgoing: list[bytes] = []
         self.lost: asyncio.Future[str] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,7 +113,9 @@ class _Wire(asyncio.Protocol):
             return answered
         deadline = self._loop.time() + self._timeout_seconds
         self._calls.append(_Call(expected_count=len(commands), deadline=deadline, answered=answered))
-        self._transport.write(b"".join([hiredis.pack_command(command) for command in commands]))
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing += [hiredis.pack_command(command) for command in commands]
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_seconds, self._look, 0)
         return answered
@@ -130,6 +133,12 @@ class _Wire(asyncio.Protocol):
             if not call.answered.done():
                 call.answered.set_exception(RedisUnavailable(reason))
         self._calls.clear()
+
+    def _flush(self) -> None:
+        """Write what all tasks of this turn of the event loop have called, in one system call."""
+        if self._transport is not None and not self.lost.done():
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
 
     def _take(self, reply: Reply) -> None:
         call = self._calls[0]

@@ -43,7 +43,9 @@ async def serve(context: ProcessContext, settings: RateLimitSettings) -> None:
         name=NAME,
     )
     clients = Clients(settings, process=NAME, clock=clock)
-    pipe = RedisPipe(settings.redis_url.get_secret_value(), greeting=greeting)
+    pipe = RedisPipe(
+        settings.redis_url.get_secret_value(), timeout_seconds=settings.redis_timeout_ms / 1_000, greeting=greeting
+    )
     policies, counters = Policies(db), Counters(pipe)
     leases = EdgeLeases(pipe=pipe, ids=ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from mesh.config import ProcessSettings
 
@@ -15,3 +15,5 @@ class RateLimitSettings(ProcessSettings):
     ratelimit_dsn: SecretStr
     ratelimit_system_dsn: SecretStr
     redis_url: SecretStr
+    # How long a batch may wait for Redis before its verdicts are UNAVAILABLE and the connection is given up.
+    redis_timeout_ms: int = Field(default=50, ge=1, le=10_000)
