@@ -14,6 +14,7 @@ import click
 from cli import demo_data
 from cli.demo_data import Organization
 from cli.stack.installation import Installation
+from cli.stack.roles import SERVICES
 from cli.stack.stack_file import GRAPHQL_PATH
 
 PAID_PLAN: Final = "starter"
@@ -40,7 +41,7 @@ def addresses(installation: Installation) -> None:
         ("edge admin", ports.url("edge-admin"), "/health /metrics"),
         ("gateway", ports.url("gateway"), f"GraphQL at {GRAPHQL_PATH}, REST at /api/v1"),
         ("upstream", ports.url("upstream"), "the demo API behind the edge"),
-        ("gRPC", ports.address("auth"), "auth, and four more on the next ports; reflection is on"),
+        ("gRPC", " ".join(f"{name}:{ports[name]}" for name in SERVICES), "reflection is on"),
         ("mails", str(layout.mail), "what the local SMTP server caught"),
         ("logs", str(layout.logs), "one file per process"),
         ("stack file", str(layout.stack_file), "all of this, for scripts"),
