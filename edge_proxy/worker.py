@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -50,6 +51,8 @@ from mesh.ids import RandomIds
 
 PROCESS_NAME: Final = "edge_proxy"
 ACCEPTS_PER_TURN_MAX: Final = 4
+ACCEPTS_AT_END_MAX: Final = 65_536
+ACCEPT_PAUSE_SECONDS: Final = 0.1
 REPORT_SECONDS: Final = 1.0
 SNAPSHOT_SECONDS: Final = 10.0
 LAG_SECONDS: Final = 0.5
@@ -255,6 +258,7 @@ class Acceptor:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[Any]] = set()
+        self._paused: asyncio.TimerHandle | None = None
         listener.setblocking(False)
 
     def start(self) -> None:
@@ -264,7 +268,9 @@ class Acceptor:
     async def stop(self) -> None:
         """Accept what is queued, so that nobody who got through is reset, then stop."""
         self._loop.remove_reader(self._listener.fileno())
-        self._accept(65_536)
+        self._accept(ACCEPTS_AT_END_MAX)
+        if self._paused is not None:
+            self._paused.cancel()
         self._listener.close()
         if self._starting:
             await asyncio.wait(self._starting)
@@ -276,7 +282,10 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
+                # Out of descriptors or memory: the socket stays readable, so look again a little later.
                 log.error("not_accepted", error=str(error))  # noqa: TRY400 - the reason says it all
+                self._loop.remove_reader(self._listener.fileno())
+                self._paused = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
                 return
             connection.setblocking(False)
             task = self._loop.create_task(self._start(connection))
@@ -354,11 +363,19 @@ def main() -> None:
     _die_with(options.parent)
     settings = load(EdgeSettings)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    _raise_descriptor_limit()
 
     async def run(context: process.ProcessContext) -> None:
         await serve(settings, context, options)
 
     process.run(PROCESS_NAME, settings, run)
+
+
+def _raise_descriptor_limit() -> None:
+    """Use as many descriptors as this process may have; shells often start with 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _die_with(parent: int) -> None:

@@ -186,7 +186,8 @@ class _Reading:
             via=found.get(b"via", _NONE),
             content_length=self._content_length() if b"content-length" in found else None,
             is_chunked=b"transfer-encoding" in found and self._is_chunked(),
-            keep_alive=b"close" not in tokens and (self.is_11 or b"keep-alive" in tokens),
+            # HTTP/1.0 keep-alive has its own rules and no users that need it: such connections close.
+            keep_alive=self.is_11 and b"close" not in tokens,
             expects_continue=b"expect" in found and self._expects_continue(),
         )
 

@@ -4,6 +4,11 @@ import asyncio
 import json
 from uuid import UUID
 
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tollway.events.v1 import usage_event_pb2 as events
 
 from tests.support.edge_fakes import API_KEY, ORGANIZATION, answer
@@ -91,8 +96,9 @@ async def test_keep_alive_connection_serves_pipelined_requests_in_order(edge):
     assert edge.upstream.connections == 1
 
 
-async def test_http_10_client_gets_an_answer_and_a_closed_connection(edge):
-    raw = await edge.raw(f"GET /x HTTP/1.0\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
+@pytest.mark.parametrize("extra", ["", "Connection: keep-alive\r\n"])
+async def test_http_10_client_gets_an_answer_and_a_closed_connection(edge, extra):
+    raw = await edge.raw(f"GET /x HTTP/1.0\r\nX-API-Key: {edge.key}\r\n{extra}\r\n".encode())
     assert raw.startswith(b"HTTP/1.1 200")
     assert raw.endswith(b"hello")
 
@@ -183,3 +189,52 @@ async def test_wrong_routes_file_is_refused_and_the_old_one_kept(edge, monkeypat
     await edge.request("/x")
     (event,) = await edge.events(1)
     assert event.route_id == "renamed"
+
+
+async def test_running_out_of_descriptors_pauses_accepting_and_goes_on(edge, monkeypatch):
+    real = edge._acceptor._listener
+    attempts = []
+
+    class Exhausted:
+        def accept(self):
+            attempts.append(True)
+            if len(attempts) <= 2:
+                raise OSError(24, "Too many open files")
+            return real.accept()
+
+        def fileno(self):
+            return real.fileno()
+
+        def close(self):
+            real.close()
+
+    monkeypatch.setattr(edge._acceptor, "_listener", Exhausted())
+    assert (await edge.request("/x")).status == 200
+    assert len(attempts) < 10
+
+
+async def test_defect_of_the_edge_is_500_and_closes_the_connection(edge, monkeypatch):
+    monkeypatch.setattr(edge.worker._pipeline._upstreams, "pick", lambda _upstream: 1 / 0)
+    got = await edge.request("/x")
+    assert (got.status, json.loads(got.body)["type"]) == (500, "/problems/internal")
+    assert "division" not in got.body.decode()
+
+
+async def test_sampled_request_makes_spans_and_others_none(edge):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    parent = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+    await edge.request("/x", headers=f"traceparent: 00-{parent}-00\r\n")
+    assert exporter.get_finished_spans() == ()
+    await edge.request("/x", headers=f"traceparent: 00-{parent}-01\r\n")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert set(spans) == {"edge.request", "edge.decide", "edge.upstream"}
+    request = spans["edge.request"]
+    assert f"{request.context.trace_id:032x}-{request.parent.span_id:016x}" == parent
+    upstream = spans["edge.upstream"]
+    assert upstream.parent.span_id == request.context.span_id
+    assert f"-{upstream.context.span_id:016x}-01".encode() in edge.upstream.heads[1]
+    decision = edge.backend.limiter.decisions[1]
+    assert f"-{spans['edge.decide'].context.span_id:016x}-01" in decision.traceparent
