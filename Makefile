@@ -46,15 +46,15 @@ check: setup proto-check lint types imports unit ## Generated code, lint, types,
 
 proto-check: setup
 	@$(BIN)/python proto/generate.py --check
-	@image=$$(mktemp --suffix=.binpb) && $(BIN)/python proto/generate.py --image $$image \
-		&& $(BIN)/buf lint $$image --config buf.yaml; status=$$?; rm -f $$image; exit $$status
+	@$(BIN)/python proto/access_table.py --check
+	@VENV=$(VENV) proto/check_with_buf
 
 lint: setup
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format --check -q . || { echo "Run make format"; exit 1; }
 
 types: setup
-	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py
+	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py proto/access_table.py
 
 imports: setup
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
@@ -65,6 +65,7 @@ unit: setup
 ##@ Generate
 proto: setup ## Generate gen/python from the protos
 	@$(BIN)/python proto/generate.py
+	@$(BIN)/python proto/access_table.py
 
 format: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

@@ -23,23 +23,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PROTO = ROOT / "proto"
 OUT = ROOT / "gen" / "python"
 INCLUDES = (
-    PROTO,
     Path(next(iter(google.api.__path__))).parents[1],
     Path(next(iter(grpc_tools.__path__))) / "_proto",
 )
 
 
-def protoc(*arguments: str) -> None:
-    """Run protoc over every proto of the project."""
-    files = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    includes = [f"-I{path}" for path in INCLUDES]
+def protoc(*arguments: str, source: Path = PROTO) -> None:
+    """Run protoc over every proto below a folder."""
+    files = sorted(str(path.relative_to(source)) for path in source.rglob("*.proto"))
+    includes = [f"-I{path}" for path in (source, *INCLUDES)]
     scripts = sysconfig.get_path("scripts")
     subprocess.run(  # noqa: S603 - our own interpreter and our own files
         [sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments, *files],
         check=True,
-        cwd=PROTO,
+        cwd=source,
         env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-        stderr=subprocess.DEVNULL if "--quiet" in sys.argv else None,
     )
 
 
@@ -64,9 +62,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where gen/python is out of date")
     parser.add_argument("--image", type=Path, help="write a descriptor set for buf and stop")
+    parser.add_argument("--source", type=Path, default=PROTO, help="with --image: the folder of the protos")
     options = parser.parse_args()
     if options.image:
-        protoc(f"--descriptor_set_out={options.image.resolve()}", "--include_imports", "--include_source_info")
+        out = f"--descriptor_set_out={options.image.resolve()}"
+        protoc(out, "--include_imports", "--include_source_info", source=options.source.resolve())
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
