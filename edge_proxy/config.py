@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from mesh.config import ProcessSettings, host_port, versioned_keys
 
 DEFAULT_ROUTES_PATH: Final = Path(__file__).with_name("default.yaml")
+SEGMENTS_MIN: Final = 4
 
 
 class EdgeSettings(ProcessSettings):
@@ -22,7 +23,7 @@ class EdgeSettings(ProcessSettings):
     edge_data_dir: Path = Path("var/edge")
     edge_decision_deadline_ms: int = Field(default=50, ge=1, le=10_000)
     edge_drain_seconds: float = Field(default=30.0, gt=0, le=3_600)
-    # 4 KiB is one event at its largest; below 64 MiB a journal cannot hold its own two segments.
+    # Room for one event of 4 KiB, the largest, is reserved for each request in flight.
     edge_journal_bytes_max: int = Field(default=1 << 30, ge=1 << 16)
     edge_journal_segment_bytes_max: int = Field(default=16 << 20, ge=1 << 14)
     # 0 leaves it to the kernel when pages reach the disk.
@@ -40,6 +41,15 @@ class EdgeSettings(ProcessSettings):
     @classmethod
     def _are_versioned_keys(cls, value: SecretStr) -> SecretStr:
         versioned_keys(value.get_secret_value())
+        return value
+
+    @field_validator("edge_journal_segment_bytes_max")
+    @classmethod
+    def _is_small_beside_the_journal(cls, value: int, info: ValidationInfo) -> int:
+        # Only closed segments are dropped; one that filled the journal would never be closed.
+        journal_bytes_max = info.data.get("edge_journal_bytes_max")
+        if journal_bytes_max is not None and value * SEGMENTS_MIN > journal_bytes_max:
+            raise ValueError(f"the journal must hold at least {SEGMENTS_MIN} segments")
         return value
 
     def peppers(self) -> list[bytes]:
