@@ -79,11 +79,20 @@ _EVENT_AGE_MAX_US: Final = EVENT_AGE_MAX // _MICROSECOND
 _OUTCOMES: Final = frozenset(usage_event_pb2.Outcome.values()) - {usage_event_pb2.OUTCOME_UNSPECIFIED}
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,28}(\.[0-9]{1,28})?")
 _NUL: Final = "\x00"
+# Field 19, a string of 55 bytes: what every W3C traceparent of version 00 is on the wire.
+_TRACEPARENT_TAG: Final = b"\x9a\x01\x37"
 
 
 def hash_of(payload: bytes) -> bytes:
     """Return the hash that tells a repetition from a conflict (BLAKE2b, RFC 7693, 128 bits)."""
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).digest()
+
+
+def traceparent_of(payload: bytes) -> str:
+    """Return the trace context of a sampled event; empty for all others, for the price of a search for its tag."""
+    if _TRACEPARENT_TAG not in payload:
+        return ""
+    return usage_event_pb2.UsageEvent.FromString(payload).traceparent
 
 
 def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | None:

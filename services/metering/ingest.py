@@ -29,6 +29,7 @@ from prometheus_client import Counter
 
 from mesh.clock import Clock
 from mesh.db import Connection, Database
+from mesh.observability import span
 from services.metering import store
 from services.metering.event_parsing import (
     DEDUPE_WINDOW,
@@ -37,6 +38,7 @@ from services.metering.event_parsing import (
     START_TIME_US_INDEX,
     hash_of,
     parse,
+    traceparent_of,
 )
 from services.metering.model import BatchResult, DeadLetter, DeadReason, IngestBatch, Poison, Source, StagedEvent
 from services.metering.weeks import week_number_of, week_of, week_of_number
@@ -44,6 +46,7 @@ from services.metering.weeks import week_number_of, week_of, week_of_number
 EVENTS_PER_BATCH_MAX: Final = 5_000
 EVENTS_PER_TRANSACTION_MAX: Final = 5_000
 PARTITIONS_REMEMBERED_MAX: Final = 1_000
+TRACES_LINKED_MAX: Final = 32
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -105,8 +108,10 @@ class Ingester:
         """
         now = self._clock.now()
         found = _sort_out(batches, unix_us(now))
-        async with self._db.system() as tx:
-            made = await self._write(tx, batches, found, now)
+        traceparents = [context for context in map(traceparent_of, found.payloads) if context][:TRACES_LINKED_MAX]
+        with span("metering.ingest", next(iter(traceparents), None), links=traceparents[1:]):
+            async with self._db.system() as tx:
+                made = await self._write(tx, batches, found, now)
         self._remember(made)
         _count(found)
         return [

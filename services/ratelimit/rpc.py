@@ -16,6 +16,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as pb_grpc
 
 from mesh.errors import Violations
+from mesh.observability import span
 from services.ratelimit.convert import from_policy, to_policy
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases
@@ -26,6 +27,7 @@ from services.ratelimit.service import DecisionService, PolicyService
 DECISIONS_PER_BATCH_MAX: Final = 1_000
 BATCHES_IN_FLIGHT_MAX: Final = 64
 POLICIES_REMEMBERED_MAX: Final = 100_000
+TRACES_LINKED_MAX: Final = 32
 
 
 class RateLimitHandler(pb_grpc.RateLimitServiceServicer):
@@ -105,7 +107,9 @@ class _Stream:
             task.cancel()
 
     async def _decide(self, request: pb.DecideRequest) -> None:
-        decided = await self._decisions.decide(request.decisions, request.give_backs)
+        traceparents = [each.traceparent for each in request.decisions if each.traceparent][:TRACES_LINKED_MAX]
+        with span("ratelimit.decide", next(iter(traceparents), None), links=traceparents[1:]):
+            decided = await self._decisions.decide(request.decisions, request.give_backs)
         # Give-backs alone are not answered. An empty request is how an edge asks whether the limiter is there.
         if request.give_backs and not request.decisions:
             return

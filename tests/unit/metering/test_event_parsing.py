@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tollway.events.v1 import usage_event_pb2 as events
 
-from services.metering.event_parsing import INT64_MAX, STAGED_COLUMNS, hash_of, parse
+from services.metering.event_parsing import INT64_MAX, STAGED_COLUMNS, hash_of, parse, traceparent_of
 from services.metering.model import DeadReason, Poison
 from tests.support.metering import API_KEY, ORGANIZATION, payload
 
@@ -136,6 +136,12 @@ def test_an_event_without_an_organization_is_nothing() -> None:
 )
 def test_what_is_billed_follows_the_shared_table(outcome: int, status: int, test_mode: bool, billable: bool) -> None:
     assert parsed(outcome=outcome, status=status, test_mode=test_mode)["billable"] is billable
+
+
+def test_the_trace_of_a_sampled_event_is_found() -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert traceparent_of(payload(traceparent=traceparent)) == traceparent
+    assert traceparent_of(payload()) == ""
 
 
 @given(st.binary(max_size=200))
