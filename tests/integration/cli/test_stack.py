@@ -58,6 +58,22 @@ def assert_ended(pids):
         time.sleep(0.05)
 
 
+def assert_described(stack):
+    assert (stack.data_dir / "stack.json").stat().st_mode & 0o077 == 0
+    assert len(stack.file["edge"]["pids"]) == 2, "a supervisor and its worker"
+    assert all(leftovers.is_running(pid) for pid in all_pids(stack))
+    assert stack.file["pids"]["supervisor"] == [stack.process.pid]
+
+
+def assert_commands_work(data_dir):
+    status = tollway("status", "--data-dir", data_dir)
+    assert (status.returncode, status.stderr) == (0, "")
+    assert tollway("seed", "--data-dir", data_dir).stdout == "0 organizations were new\n"
+    states = tollway("migrate", "status", "--data-dir", data_dir).stdout.splitlines()
+    assert states
+    assert all(line.startswith("applied") for line in states)
+
+
 def ask_edge(stack, plan="starter"):
     async def ask():
         key = stack.organization(plan)["api_key"]
@@ -90,8 +106,8 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_is_quick_and_keeps_ever
     with running_stack(data_dir, "--workers", "1") as stack:
         assert ask_edge(stack) == 200
         key, pids = stack.organization("starter")["api_key"], all_pids(stack)
-        status = tollway("status", "--data-dir", data_dir)
-        assert (status.returncode, status.stderr) == (0, "")
+        assert_described(stack)
+        assert_commands_work(data_dir)
         assert_one_line(tollway("up", "--ports", "auto", "--data-dir", data_dir), "already runs")
         assert ask_edge(stack) == 200
         assert stack.stop() == 0
@@ -100,16 +116,9 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_is_quick_and_keeps_ever
     assert not (data_dir / "lock").exists()
     journal = {path: path.stat().st_size for path in (data_dir / "edge").rglob("*") if path.is_file()}
 
-    start_seconds = []
-    for _ in range(START_ATTEMPTS_MAX):  # other tests share the machine
-        begun = time.monotonic()
-        with running_stack(data_dir, "--workers", "1"):
-            start_seconds.append(time.monotonic() - begun)
-        if start_seconds[-1] < SECOND_START_SECONDS_MAX:
-            break
-    assert min(start_seconds) < SECOND_START_SECONDS_MAX
-
+    begun = time.monotonic()
     with running_stack(data_dir, "--workers", "1") as stack:
+        start_seconds = [time.monotonic() - begun]
         assert stack.organization("starter")["api_key"] == key
         assert journal  # the key snapshot at least; what is acknowledged may go from the journal
         assert redis.Redis.from_url(stack.file["redis"]["url"]).dbsize() > 0
@@ -118,6 +127,11 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_is_quick_and_keeps_ever
         while stored_events(stack) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+    while start_seconds[-1] > SECOND_START_SECONDS_MAX and len(start_seconds) < START_ATTEMPTS_MAX:
+        begun = time.monotonic()  # other tests share the machine, so it may try again
+        with running_stack(data_dir, "--workers", "1"):
+            start_seconds.append(time.monotonic() - begun)
+    assert min(start_seconds) < SECOND_START_SECONDS_MAX
 
 
 def test_a_killed_stack_takes_its_children_along_and_its_successor_starts(data_dir):
@@ -152,18 +166,6 @@ def test_a_killed_stack_takes_its_children_along_and_its_successor_starts(data_d
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert tollway("status", "--data-dir", data_dir).returncode == 0
-
-
-def test_stack_file_is_private_and_names_real_processes(data_dir):
-    with running_stack(data_dir, "--workers", "2") as stack:
-        assert (data_dir / "stack.json").stat().st_mode & 0o077 == 0
-        assert len(stack.file["edge"]["pids"]) == 3
-        assert all(leftovers.is_running(pid) for pid in all_pids(stack))
-        assert stack.file["pids"]["supervisor"] == [stack.process.pid]
-        assert tollway("seed", "--data-dir", data_dir).stdout == "0 organizations were new\n"
-        states = tollway("migrate", "status", "--data-dir", data_dir).stdout.splitlines()
-        assert states
-        assert all(line.startswith("applied") for line in states)
 
 
 def test_taken_port_is_named_with_the_option_that_chooses_another(data_dir):
