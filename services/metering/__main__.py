@@ -22,6 +22,7 @@ from services.metering.config import MeteringSettings
 from services.metering.consumer import UsageConsumer
 from services.metering.ingest import Ingester
 from services.metering.maintenance import Maintenance
+from services.metering.own_keys import AuthKeys
 from services.metering.rpc import MeteringHandler
 from services.metering.service import WRITERS_COUNT, IngestQueue, UsageService
 
@@ -69,7 +70,7 @@ async def serve(context: ProcessContext, settings: MeteringSettings, roles: froz
                     (
                         metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
                         add_MeteringServiceServicer_to_server,
-                        MeteringHandler(queue=queue, usage=UsageService(db=db)),
+                        MeteringHandler(queue=queue, usage=UsageService(db=db, own_keys=AuthKeys(clients.auth))),
                     )
                 ],
                 verifier=clients.verifier(clock),

@@ -79,13 +79,14 @@ class Dimension(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """A valid question: half-open range, width of a row in time (None: the range), dimensions."""
+    """A valid question: half-open range, width of a row in time (None: the range), dimensions, keys (None: all)."""
 
     organization_id: UUID
     start_time: datetime
     end_time: datetime
     width: timedelta | None
     group_by: tuple[Dimension, ...]
+    api_key_ids: tuple[UUID, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,7 @@ SELECT next_offset FROM ingest_offsets WHERE source = $1 AND source_partition = 
 
 -- name: query_usage
 -- One statement for every combination of width and dimensions: $4 is null for one row over the range, $5 to $7 say
--- which dimensions count. The range is a prefix of the primary key.
+-- which dimensions count, $9 is null or the only keys that count. The range is a prefix of the primary key.
 SELECT start_time, api_key_id, route_id, status_class,
     sum(request_count)::bigint AS request_count,
     sum(billable_count)::bigint AS billable_count,
@@ -151,6 +151,7 @@ FROM (
         request_count, billable_count, billable_units, test_count
     FROM usage_rollups
     WHERE organization_id = $1 AND bucket_start >= $2 AND bucket_start < $3
+    AND ($9::uuid[] IS NULL OR api_key_id = ANY ($9))
 ) AS buckets
 GROUP BY start_time, api_key_id, route_id, status_class
 ORDER BY start_time, api_key_id, route_id, status_class

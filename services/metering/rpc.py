@@ -10,6 +10,7 @@ from uuid import UUID
 from tollway.metering.v1 import metering_service_pb2 as pb
 from tollway.metering.v1 import metering_service_pb2_grpc as pb_grpc
 
+from mesh.access import current_principal
 from services.metering.convert import from_query_usage_request, to_query_usage_response
 from services.metering.errors import BatchTooLarge, JournalIdInvalid, NextOffsetInvalid
 from services.metering.ingest import EVENTS_PER_BATCH_MAX
@@ -54,7 +55,8 @@ class MeteringHandler(pb_grpc.MeteringServiceServicer):
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
         """Sum usage."""
-        return to_query_usage_response(await self._usage.query(from_query_usage_request(request)))
+        rows = await self._usage.query(from_query_usage_request(request), current_principal())
+        return to_query_usage_response(rows)
 
     async def _read(self, requests: AsyncIterator[pb.IngestRequest], pending: asyncio.Queue[_Pending | None]) -> None:
         try:

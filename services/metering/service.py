@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 from prometheus_client import Gauge
+from tollway.options.v1 import access_pb2
 
+from mesh.access import Principal, platform_role_has
 from mesh.db import Database
 from mesh.errors import RpcError, Violations
 from services.metering import store
 from services.metering.errors import IngestUnavailable
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX
 from services.metering.model import BatchResult, IngestBatch, UsageQuery, UsageRow
+from services.metering.own_keys import OwnKeys
 
 BATCHES_WAITING_MAX: Final = 64
 WRITERS_COUNT: Final = 2
@@ -105,18 +108,22 @@ class UsageService:
 
     Args:
         db: Where the rollups are.
+        own_keys: Knows which keys a member created.
     """
 
-    def __init__(self, *, db: Database) -> None:
+    def __init__(self, *, db: Database, own_keys: OwnKeys) -> None:
         self._db = db
+        self._own_keys = own_keys
 
-    async def query(self, query: UsageQuery) -> list[UsageRow]:
-        """Sum usage.
+    async def query(self, query: UsageQuery, principal: Principal) -> list[UsageRow]:
+        """Sum usage: all of it, for a member that of the keys that the member created.
 
         Raises:
             InvalidFields: The answer would have more than `USAGE_ROWS_MAX` rows.
             DatabaseUnavailable: The database is away.
         """
+        if _sees_own_keys_only(principal):
+            query = replace(query, api_key_ids=await self._own_keys.created_by(principal))
         async with self._db.read(query.organization_id) as tx:
             rows = await store.query_usage(tx, query, rows_max=USAGE_ROWS_MAX + 1)
         wrong = Violations()
@@ -127,3 +134,8 @@ class UsageService:
         )
         wrong.raise_if_any()
         return rows
+
+
+def _sees_own_keys_only(principal: Principal) -> bool:
+    sees_all = platform_role_has(principal.platform_roles, access_pb2.PERMISSION_USAGE_READ)
+    return principal.role == access_pb2.ROLE_MEMBER and not sees_all

@@ -93,6 +93,7 @@ async def query_usage(tx: Connection, query: UsageQuery, *, rows_max: int) -> li
         Dimension.ROUTE in query.group_by,
         Dimension.STATUS_CLASS in query.group_by,
         rows_max,
+        query.api_key_ids,
     )
     return [
         UsageRow(

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from uuid import UUID
 
 import grpc.aio
 import pytest
@@ -15,6 +16,7 @@ from tollway.metering.v1.metering_service_pb2_grpc import (
     add_MeteringServiceServicer_to_server,
 )
 
+from mesh.access import Principal
 from mesh.clock import SystemClock
 from mesh.db import Database
 from mesh.ids import RandomIds
@@ -39,6 +41,13 @@ async def db(database: TestDatabase) -> AsyncIterator[Database]:
 @pytest.fixture
 def ingester(db: Database) -> Ingester:
     return Ingester(db=db, clock=SystemClock())
+
+
+class NoKeys:
+    """Auth as it is for somebody who created no key."""
+
+    async def created_by(self, principal: Principal) -> tuple[UUID, ...]:
+        return ()
 
 
 @dataclass
@@ -68,7 +77,7 @@ async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
             (
                 pb.DESCRIPTOR.services_by_name["MeteringService"],
                 add_MeteringServiceServicer_to_server,
-                MeteringHandler(queue=queue, usage=UsageService(db=db)),
+                MeteringHandler(queue=queue, usage=UsageService(db=db, own_keys=NoKeys())),
             )
         ],
         verifier=verifier(secret),

@@ -24,7 +24,7 @@ async def test_usage_is_read_through_the_primary_key_of_the_rollups(db: Database
     others = [payload(organization_id=uuid.uuid4().bytes, route_id=f"r{n % 50}") for n in range(3_000)]
     await ingester.apply([IngestBatch(source=Source(name="j", partition=0), next_offset=1, payloads=others)])
     now = datetime.now(UTC)
-    values = (ORGANIZATION, now - timedelta(days=30), now, timedelta(hours=1), True, True, True, 10_001)
+    values = (ORGANIZATION, now - timedelta(days=30), now, timedelta(hours=1), True, True, True, 10_001, None)
     async with db.read(ORGANIZATION) as tx:
         (row,) = await tx.fetch("EXPLAIN (FORMAT JSON) " + store.QUERIES["query_usage"], *values)
     plan = nodes(json.loads(row[0])[0]["Plan"])
