@@ -7,7 +7,7 @@ from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 
 from services.notification.model import Email, Rendered
 
@@ -33,13 +33,14 @@ def parse_mailbox(text: str) -> Address:
     Raises:
         ValueError: It is neither.
     """
-    name, spec = parseaddr(text)
-    if not text.isprintable() or spec.count("@") != 1:
+    if not text.isprintable():
         raise ValueError("must be an e-mail address")
+    # The header parser is used because `parseaddr` differs between releases on lists and odd quoting.
     try:
-        address = Address(name, addr_spec=spec)
-    except (HeaderParseError, IndexError) as error:
+        header = SMTP.header_factory("To", text)
+        (address,) = header.addresses
+    except (HeaderParseError, IndexError, ValueError) as error:
         raise ValueError("must be an e-mail address") from error
-    if not (address.username and address.domain):
+    if header.defects or not (address.username and address.domain):
         raise ValueError("must be an e-mail address")
-    return address
+    return Address(address.display_name, address.username, address.domain)
