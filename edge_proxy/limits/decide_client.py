@@ -1,9 +1,10 @@
 """Asks the limiter: one stream per worker, everything that waits in one turn of the event loop in one message.
 
-A writer task gathers what has accumulated, up to `BATCH_MAX`, and writes it; while a write is in flight the next batch
-gathers. Answers come in any order of batches. A batch that is not answered within the deadline resolves to None for
-all who wait in it: the route's own rule then applies. A late "allowed" has consumed units that nobody used; that is
-accepted, because the alternative is to wait.
+A writer task gathers what has accumulated, up to `BATCH_MAX`, and writes it. A message over gRPC costs as much as
+dozens of decisions, so the next batch gathers until the one before is answered, or for `PATIENCE_SECONDS` where the limiter
+is slow: batches grow with the load, and a single request still goes out at once. Answers come in any order of batches.
+A batch that is not answered within the deadline resolves to None for all who wait in it: the route's own rule then
+applies. A late "allowed" has consumed units that nobody used; that is accepted, because the alternative is to wait.
 
 The stream counts as healthy from its first answer on. `EXPIRED_BATCHES_MAX` batches in a row without any answer make it
 unhealthy: requests then no longer wait at all, and an empty batch is sent as a probe until one is answered or the
@@ -30,6 +31,7 @@ BATCH_MAX: Final = 1_000
 BATCHES_WAITING_MAX: Final = 20
 GIVE_BACKS_WAITING_MAX: Final = 50_000
 EXPIRED_BATCHES_MAX: Final = 3
+PATIENCE_SECONDS: Final = 0.003
 PROBE_SECONDS: Final = 3.0
 PROBE_UNHEALTHY_SECONDS: Final = 0.2
 SILENCE_SECONDS_MAX: Final = 2.0
@@ -93,6 +95,7 @@ class DecideClient:
         self._in_flight: dict[int, _Batch] = {}
         self._batch_id = 0
         self._wake = asyncio.Event()
+        self._answered = asyncio.Event()
         self._expired_in_row = 0
         self._last_answer = 0.0
         self.is_healthy = False
@@ -169,8 +172,18 @@ class DecideClient:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting or self._give_backs:
+                await self._turn()
                 batch = self._waiting.popleft() if self._waiting else None
                 await call.write(self._message(batch))
+
+    async def _turn(self) -> None:
+        """Wait until the batch before is answered, but not for long."""
+        if not self._in_flight:
+            return
+        self._answered.clear()
+        timer = self._loop.call_later(PATIENCE_SECONDS, self._answered.set)
+        await self._answered.wait()
+        timer.cancel()
 
     async def _probe(self, call: DecideCall) -> None:
         while True:
@@ -208,6 +221,7 @@ class DecideClient:
             self.is_healthy = True
             self._share.forget_counters()
             log.info("limiter_connected", live_edges=answer.live_edges)
+        self._answered.set()
         batch = self._in_flight.pop(answer.batch_id, None)
         if batch is None:
             return
