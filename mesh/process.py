@@ -6,11 +6,12 @@ that fails ends the process with status 1 and one log line, so that whoever supe
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -28,6 +29,21 @@ class ProcessContext:
 
     stopping: asyncio.Event
     tasks: asyncio.TaskGroup
+
+
+def read_roles(process: str, known: Sequence[str]) -> frozenset[str]:
+    """Read `--role a,b` from the command line; without it the process has every role.
+
+    Args:
+        process: The process, for the usage line.
+        known: The roles that it can have.
+    """
+    parser = argparse.ArgumentParser(prog=process)
+    parser.add_argument("--role", default=",".join(known), help=f"comma-separated: {', '.join(known)}")
+    roles = frozenset(parser.parse_args().role.split(","))
+    if not roles <= frozenset(known):
+        parser.error(f"--role takes {', '.join(known)}")
+    return roles
 
 
 def run(name: str, settings: ProcessSettings, main: Callable[[ProcessContext], Awaitable[None]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import secrets
 
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
@@ -17,7 +16,7 @@ from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
 from mesh.listener import HealthListener
 from mesh.pagination import PageTokens
-from mesh.process import ProcessContext, run
+from mesh.process import ProcessContext, read_roles, run
 from mesh.secretbox import SecretBox
 from mesh.server import Server
 from mesh.tokens import SessionSigner
@@ -38,11 +37,7 @@ DESCRIPTOR = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
 
 def main() -> None:
     """Read the command line and the environment, then serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="services.auth")
-    parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
-    roles = frozenset(parser.parse_args().role.split(","))
-    if not roles <= frozenset(ROLES):
-        parser.error(f"--role takes {', '.join(ROLES)}")
+    roles = read_roles("services.auth", ROLES)
     settings = load(AuthSettings)
 
     async def serve(context: ProcessContext) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 from tollway.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
 from mesh.client import Clients
@@ -15,7 +13,7 @@ from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
 from mesh.listener import HealthListener
 from mesh.pagination import PageTokens
-from mesh.process import ProcessContext, run
+from mesh.process import ProcessContext, read_roles, run
 from mesh.secretbox import SecretBox
 from mesh.server import Server
 from services.billing.config import BillingSettings
@@ -31,11 +29,7 @@ DESCRIPTOR = billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"]
 
 def main() -> None:
     """Read the command line and the environment, then serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="services.billing")
-    parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
-    roles = frozenset(parser.parse_args().role.split(","))
-    if not roles <= frozenset(ROLES):
-        parser.error(f"--role takes {', '.join(ROLES)}")
+    roles = read_roles("services.billing", ROLES)
     settings = load(BillingSettings)
 
     async def serve(context: ProcessContext) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import click
 import structlog
 from tollway.metering.v1 import metering_service_pb2
 from tollway.metering.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
@@ -16,7 +15,7 @@ from mesh.config import load
 from mesh.db import Database
 from mesh.ids import RandomIds
 from mesh.listener import HealthListener
-from mesh.process import ProcessContext, run
+from mesh.process import ProcessContext, read_roles, run
 from mesh.server import Server
 from services.metering.config import MeteringSettings
 from services.metering.consumer import UsageConsumer
@@ -88,15 +87,11 @@ async def _cancel(loops: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*loops, return_exceptions=True)
 
 
-@click.command()
-@click.option("--role", "roles", default=",".join(ROLES), show_default=True, help="What this process does.")
-def main(roles: str) -> None:
+def main() -> None:
     """Run metering until SIGTERM."""
-    wanted = frozenset(roles.split(","))
-    if unknown := wanted - set(ROLES):
-        raise click.BadParameter(f"unknown role {', '.join(sorted(unknown))}", param_hint="--role")
+    roles = read_roles("services.metering", ROLES)
     settings = load(MeteringSettings)
-    run(NAME, settings, lambda context: serve(context, settings, wanted))
+    run(NAME, settings, lambda context: serve(context, settings, roles))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 from tollway.notification.v1 import notification_service_pb2, notification_service_pb2_grpc
 
 from mesh.client import Clients
@@ -14,7 +12,7 @@ from mesh.idempotency import Idempotency
 from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
 from mesh.listener import HealthListener
-from mesh.process import ProcessContext, run
+from mesh.process import ProcessContext, read_roles, run
 from mesh.secretbox import SecretBox
 from mesh.server import Server
 from services.notification.config import NotificationSettings
@@ -32,11 +30,7 @@ DESCRIPTOR = notification_service_pb2.DESCRIPTOR.services_by_name["NotificationS
 
 def main() -> None:
     """Read the command line and the environment, then serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="services.notification")
-    parser.add_argument("--role", default=",".join(ROLES), help="comma-separated: api, worker")
-    roles = frozenset(parser.parse_args().role.split(","))
-    if not roles <= frozenset(ROLES):
-        parser.error(f"--role takes {', '.join(ROLES)}")
+    roles = read_roles("services.notification", ROLES)
     settings = load(NotificationSettings)
 
     async def serve(context: ProcessContext) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import click
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import add_RateLimitServiceServicer_to_server
 
@@ -16,7 +15,7 @@ from mesh.config import load
 from mesh.db import Database
 from mesh.ids import RandomIds
 from mesh.listener import HealthListener
-from mesh.process import ProcessContext, run
+from mesh.process import ProcessContext, read_roles, run
 from mesh.redis import RedisPipe
 from mesh.server import Server
 from services.ratelimit.config import RateLimitSettings
@@ -94,12 +93,10 @@ async def _cancel(loops: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*loops, return_exceptions=True)
 
 
-@click.command()
-@click.option("--role", "roles", default="api", show_default=True, help="All of it is `api`; others do nothing here.")
-def main(roles: str) -> None:
+def main() -> None:
     """Run ratelimit until SIGTERM."""
-    if unknown := frozenset(roles.split(",")) - set(ROLES):
-        raise click.BadParameter(f"unknown role {', '.join(sorted(unknown))}", param_hint="--role")
+    # All of it is one role today; the option is there so that every service is started alike.
+    read_roles("services.ratelimit", ROLES)
     settings = load(RateLimitSettings)
     run(NAME, settings, lambda context: serve(context, settings))
 
