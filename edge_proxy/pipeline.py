@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -21,13 +20,14 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from contract import key_format, outcomes
 from edge_proxy import problems
+from edge_proxy.exchange import LAST_CHUNK, Exchange, frame, id_text
 from edge_proxy.journal.writer import JournalBroken, JournalWriter
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.resolve import AuthUnavailable, KeyResolver
 from edge_proxy.limits.decide_client import DecideClient
 from edge_proxy.limits.header_fields import limit_lines
 from edge_proxy.limits.local_share import Asking, LocalShare
-from edge_proxy.limits.policy import CALENDAR_KINDS, CompiledPolicy, Policies
+from edge_proxy.limits.policy import CALENDAR_KINDS, Policies
 from edge_proxy.metrics import WorkerMetrics
 from edge_proxy.problems import Refused
 from edge_proxy.routes import LimiterAway, MethodNotAllowed, Route, RouteTable
@@ -38,14 +38,13 @@ from edge_proxy.server.request import RequestHead
 from edge_proxy.tracing import is_sampled, span
 from edge_proxy.upstream.connection import UpstreamBusy, UpstreamConnection, UpstreamFailed, UpstreamTimedOut
 from edge_proxy.upstream.pool import Origin, Upstreams
-from edge_proxy.wire import ID_FIELD, RouteBytes, route_bytes
+from edge_proxy.wire import ID_FIELD, route_bytes
 from mesh.ids import IdSource
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 HEALTH_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 log = structlog.get_logger()
 
-_LAST_CHUNK: Final = b"0\r\n\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 
@@ -56,33 +55,6 @@ class Health(Protocol):
     def __call__(self, path: str) -> tuple[int, bytes]:
         """Return status and JSON body."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """What is known about one request so far."""
-
-    client: ClientConnection
-    head: RequestHead
-    id: bytes
-    id_text: str
-    start_us: int
-    traceparent: str
-    route: Route | None = None
-    grant: Grant | None = None
-    wire: RouteBytes | None = None
-    policy: CompiledPolicy | None = None
-    verdict: ratelimit.Verdict | None = None
-    is_admitted_by_limiter: bool = False
-    is_recordable: bool = True
-    is_started: bool = False
-    has_upstream_answer: bool = False
-    keep_alive: bool = False
-    status: int = 0
-    outcome: int = events.OUTCOME_REFUSED
-    upstream_latency_us: int = 0
-    response_bytes: int = 0
-    duration_us: int = 0
 
 
 class Pipeline:
@@ -159,11 +131,11 @@ class Pipeline:
     def refuse_early(self, client: ClientConnection, refused: Refused) -> None:
         """Answer something that was not even a request; without a key there is nothing to record."""
         self._metrics.problems[refused.problem.name] += 1
-        id_text = _id_text(self._ids.uuid7_bytes())
+        text = id_text(self._ids.uuid7_bytes())
         answer, _ = problem_answer(
             refused.problem,
             refused.detail,
-            id_text,
+            text,
             headers=refused.headers,
             date=self._date.get(),
             keep_alive=False,
@@ -173,10 +145,10 @@ class Pipeline:
 
     def _begin(self, client: ClientConnection, head: RequestHead) -> Exchange:
         request_id = self._ids.uuid7_bytes()
-        id_text = _id_text(request_id)
+        text = id_text(request_id)
         # A new trace takes its id from the request; it is not sampled.
-        traceparent = head.traceparent or f"00-{request_id.hex()}-{id_text[19:23]}{id_text[24:]}-00"
-        return Exchange(client, head, request_id, id_text, self._now_us(), traceparent)
+        traceparent = head.traceparent or f"00-{request_id.hex()}-{text[19:23]}{text[24:]}-00"
+        return Exchange(client, head, request_id, text, self._now_us(), traceparent)
 
     async def _serve(self, exchange: Exchange) -> bool:
         try:
@@ -380,7 +352,7 @@ class Pipeline:
         body = client.body
         if body is None or body.is_complete:
             if body is not None:
-                message += _frame(body.take(), is_chunked=head.is_chunked, is_last=True)
+                message += frame(body.take(), is_chunked=head.is_chunked, is_last=True)
                 self._check_size(exchange, route)
             connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
             connection.begin(message, head_request=head.method == "HEAD")
@@ -395,13 +367,13 @@ class Pipeline:
         try:
             while data := await client.read_body():
                 self._check_size(exchange, route)
-                connection.write(_frame(data, is_chunked=is_chunked, is_last=False))
+                connection.write(frame(data, is_chunked=is_chunked, is_last=False))
                 await connection.drain()
         except (Refused, ClientLeft) as error:
             connection.fail(error)
             return
         if is_chunked:
-            connection.write(_LAST_CHUNK)
+            connection.write(LAST_CHUNK)
         if not connection.has_head:
             connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
 
@@ -467,15 +439,15 @@ class Pipeline:
             exchange.response_bytes += len(data)
             if connection.is_complete:
                 await self._record(exchange)
-                client.write(_frame(data, is_chunked=is_chunked, is_last=True))
+                client.write(frame(data, is_chunked=is_chunked, is_last=True))
                 return
-            client.write(_frame(data, is_chunked=is_chunked, is_last=False))
+            client.write(frame(data, is_chunked=is_chunked, is_last=False))
 
     def _next_piece(self, exchange: Exchange, connection: UpstreamConnection, is_chunked: bool) -> bytes:
         """Return the body bytes that came together with the head."""
         data = connection.take()
         exchange.response_bytes += len(data)
-        return _frame(data, is_chunked=is_chunked, is_last=False)
+        return frame(data, is_chunked=is_chunked, is_last=False)
 
     def _length_line(self, connection: UpstreamConnection) -> bytes:
         if connection.content_length is None or connection.status == 204:
@@ -608,16 +580,3 @@ class Pipeline:
         answer = plain_answer(status, "application/json", body, date=self._date.get(), keep_alive=keep_alive)
         client.write(answer if head.method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4])
         return keep_alive
-
-
-def _frame(data: bytes, *, is_chunked: bool, is_last: bool) -> bytes:
-    """Return body bytes as they stand on the wire."""
-    if not is_chunked:
-        return data
-    framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-    return framed + _LAST_CHUNK if is_last else framed
-
-
-def _id_text(request_id: bytes) -> str:
-    text = request_id.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -3,8 +3,9 @@
 A writer task gathers what has accumulated, up to `BATCH_MAX`, and writes it. A message over gRPC costs as much as
 dozens of decisions, so the next batch gathers until the one before is answered, or for `PATIENCE_SECONDS` where the
 limiter is slow: batches grow with the load, and a single request still goes out at once. Answers come in any order of
-batches. A batch that is not answered within the deadline resolves to None for all who wait in it: the route's own rule
-then applies. A late "allowed" has consumed units that nobody used; that is accepted, because the alternative is to wait.
+batches. A batch that is not answered within the deadline resolves to None for all who wait in it: the route's own
+rule then applies. A late "allowed" has consumed units that nobody used; that is accepted, because the alternative is to
+wait.
 
 The stream counts as healthy from its first answer on. `EXPIRED_BATCHES_MAX` batches in a row without any answer make it
 unhealthy: requests then no longer wait at all, and an empty batch is sent as a probe until one is answered or the
