@@ -32,7 +32,6 @@ STATUS_SERVER_ERROR_MIN: Final = 500
 _BILLED_BELOW_500: Final = frozenset(
     {events.OUTCOME_ANSWERED, events.OUTCOME_CACHED, events.OUTCOME_CLIENT_LEFT_DURING_ANSWER}
 )
-_NEVER_TOOK_A_UNIT: Final = frozenset({events.OUTCOME_REFUSED, events.OUTCOME_CORS_PREFLIGHT})
 
 
 def is_billable(outcome: int, status: int, *, test_mode: bool) -> bool:
@@ -54,6 +53,7 @@ def gives_back(outcome: int, status: int, *, admitted: bool) -> bool:
     Args:
         outcome: An `Outcome` of `tollway.events.v1`.
         status: As in `is_billable`.
-        admitted: Whether the limiter had allowed the request; a refused request consumed nothing.
+        admitted: Whether the limiter had allowed the request. One that the limiter refused consumed nothing; one that
+            the edge refused afterwards (a body that grew too large, say) had taken its unit.
     """
-    return admitted and outcome not in _NEVER_TOOK_A_UNIT and not is_billable(outcome, status, test_mode=False)
+    return admitted and not is_billable(outcome, status, test_mode=False)
