@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import shutil
 import signal
 import subprocess
@@ -163,23 +164,37 @@ def _initialise(folder: Path, programs: Path, run_as: RunAs, superuser_password:
     command += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"]
     command += ["--no-instructions"] + ([] if durable else ["--no-sync"])
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=die_with_parent(signal.SIGTERM),
-            **run_as.popen_arguments(),
-        )
+        _run_initdb(command, folder, run_as)
+    except BaseException:
+        # This call made the folder, so what lies in it is nobody's: an interrupted start may simply be repeated.
+        shutil.rmtree(data, ignore_errors=True)
+        raise
     finally:
         password_file.unlink()
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        shutil.rmtree(data, ignore_errors=True)
-        raise StackError(f"initdb failed with exit status {done.returncode}: {lines[-1]}")
     marker.touch()
+
+
+def _run_initdb(command: list[str], folder: Path, run_as: RunAs) -> None:
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 only the main thread forks
+        **run_as.popen_arguments(),
+    )
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        # Its group: initdb has servers of its own running, which would go on writing for a moment.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if process.returncode != 0:
+        lines = said.strip().splitlines() or ["no output"]
+        raise StackError(f"initdb failed with exit status {process.returncode}: {lines[-1]}")
 
 
 def _launch(

@@ -7,8 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from cli.__main__ import main
 from cli.commands.failure import told_in_one_line
+from cli.commands.group import tollway as main
 from cli.stack import kafka, lock, postgres, redis
 from cli.stack.errors import StackError
 from cli.stack.unprivileged import RunAs
