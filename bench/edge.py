@@ -145,7 +145,8 @@ def tollway(folder: Path, upstream_port: int) -> Iterator[tuple[dict[str, Any], 
         stack = json.loads((data / "stack.json").read_text(encoding="utf-8"))
         secrets = json.loads((data / "secrets.json").read_text(encoding="utf-8"))
         stack["process_secret"] = secrets["process_secret"]
-        processes = psutil.Process(child.pid).children(recursive=True)
+        supervisor = psutil.Process(child.pid)
+        processes = [supervisor, *supervisor.children(recursive=True)]
         for process in processes:
             is_worker = process.pid in stack["edge"]["pids"][1:]
             machine.pin(process, PROXY_CORE if is_worker else OTHER_CORE)
@@ -288,6 +289,7 @@ def main() -> None:
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the proxy, one for everything else")
     with tempfile.TemporaryDirectory(prefix="tollway-bench-") as folder:
+        machine.pin(psutil.Process(), OTHER_CORE)
         # As root, PostgreSQL runs as another user, who must be able to enter.
         Path(folder).chmod(0o711)
         measure(Path(folder))

@@ -16,6 +16,7 @@ import psutil
 _OPTIMISED: Final = ("--enable-optimizations", "--with-lto")
 _NAMES: Final = (
     (re.compile(r"-m services\.(\w+)"), r"\1"),
+    (re.compile(r"-m cli up"), "tollway up"),
     (re.compile(r"-m edge_proxy\.worker"), "edge worker"),
     (re.compile(r"-m edge_proxy"), "edge supervisor"),
     (re.compile(r"-m graphql_gateway"), "gateway"),

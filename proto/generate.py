@@ -77,6 +77,8 @@ def main() -> int:
             return 1 if stale else 0
         shutil.rmtree(OUT, ignore_errors=True)
         shutil.copytree(scratch, OUT)
+        # The scratch folder is private, and its mode was copied with it.
+        OUT.chmod(0o755)
     return 0
 
 

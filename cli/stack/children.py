@@ -85,7 +85,7 @@ def start(part: Part) -> Child:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 only the main thread forks
+            preexec_fn=die_with_parent(signal.SIGTERM, part.niceness),  # noqa: PLW1509 only the main thread forks
         )
     return Child(part, process)
 

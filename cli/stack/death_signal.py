@@ -19,8 +19,12 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+def die_with_parent(death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
     """Returns a `preexec_fn` that asks the kernel for `death_signal` when the parent ends.
+
+    Args:
+        death_signal: What the child gets.
+        niceness: How far it steps back behind others on a machine that they share, 0 to 19.
 
     The child also leaves the terminal's process group: Ctrl-C reaches the supervisor alone, which stops its children
     in their order.
@@ -29,6 +33,7 @@ def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
 
     def prepare_child() -> None:
         os.setpgid(0, 0)
+        os.nice(niceness)
         if _LIBC is None:
             return
         _LIBC.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)

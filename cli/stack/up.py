@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -29,6 +30,8 @@ from cli.stack.prepare import migrate_and_seed, subscribe
 from cli.stack.servers import running_servers
 
 POLL_SECONDS: Final = 0.1
+# Looking for the edge's workers walks over every process of the machine: not on every turn.
+DESCRIBE_EVERY_TURNS: Final = 10
 
 
 class RunningStack:
@@ -92,10 +95,11 @@ class RunningStack:
         Raises:
             StackError: what ended the stack.
         """
-        while True:
+        for turn in itertools.count():
             self.raise_if_server_dead()
             on_turn()
-            self.describe()
+            if turn % DESCRIBE_EVERY_TURNS == 0:
+                self.describe()
             time.sleep(POLL_SECONDS)
 
 
