@@ -36,10 +36,10 @@ test: setup ## Everything that needs only Python and wheels, with the coverage g
 	@$(BIN)/python -m pytest tests/e2e -m "not full" --durations=10 $(ARGS)
 
 test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
-	@$(BIN)/python -m pytest tests -m full --durations=10 $(ARGS)
+	@$(BIN)/python -m pytest tests/integration tests/e2e -m full --durations=10 $(ARGS)
 
 chaos: setup ## Kill, hang and cut at length, then count (minutes)
-	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest tests/chaos -s --durations=10 $(ARGS)
 
 ##@ Check
 check: setup proto-check lint types imports unit ## Generated code, lint, types, import rules, unit tests
@@ -78,7 +78,7 @@ lock: setup ## Pin the dependencies anew
 bench: bench-edge ## Every benchmark
 
 bench-edge: setup ## Our edge and nginx on the same upstream and cores. DURATION= RUNS=
-	@$(BIN)/python -m bench.edge $(ARGS)
+	@DURATION=$(DURATION) RUNS=$(RUNS) $(BIN)/python -m bench.edge $(ARGS)
 
 clean: ## Remove the virtual environment and local data
 	rm -rf $(VENV) var

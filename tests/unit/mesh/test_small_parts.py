@@ -9,7 +9,9 @@ import structlog
 from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.util._once import Once
 
 from mesh import config, errors, observability, sql
 from mesh.clock import ManualClock, SystemClock
@@ -157,7 +159,10 @@ class Recorder(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-def test_only_sampled_requests_make_spans_and_children_follow_their_parent():
+def test_only_sampled_requests_make_spans_and_children_follow_their_parent(monkeypatch):
+    # A process has one provider for good, and another test may have set it.
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     recorder = Recorder()
     observability.configure_tracing("test", recorder)
     with observability.span("quiet", SAMPLED[:-1] + "0") as quiet:
