@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 import sysconfig
 from collections import defaultdict
 from dataclasses import dataclass
@@ -37,8 +38,16 @@ def describe() -> dict[str, str | int]:
         "cores": os.cpu_count() or 0,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "python_optimised": " ".join(flag for flag in _OPTIMISED if flag in flags) or "no",
+        "python_build": " ".join(flag for flag in _OPTIMISED if flag in flags) or _unrecorded_build(),
     }
+
+
+def _unrecorded_build() -> str:
+    """Debian builds with profiles and link-time optimisation in its packaging rules, which leave no configure flag."""
+    interpreter = Path(sys.executable).resolve()
+    if interpreter.is_relative_to("/usr/bin"):
+        return f"{interpreter}, the distribution's own build"
+    return "no optimisation flags: expect pure Python to be 1.3 to 1.9 times slower"
 
 
 def name_of(process: psutil.Process) -> str:
