@@ -11,9 +11,10 @@ from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-BATCH_BYTES_MAX: Final = 1024 * 1024
+# About a hundred usage events, or half a second, whichever comes first.
+BATCH_BYTES_MAX: Final = 32 * 1024
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
-LINGER_MS: Final = 5
+LINGER_MS: Final = 500
 REQUEST_TIMEOUT_MS: Final = 10_000
 SESSION_TIMEOUT_MS: Final = 10_000
 # A transaction that takes longer than this loses its partitions to another replica, which dedupes what it repeats.

@@ -23,12 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
 import hiredis
-import redis.asyncio
 import structlog
 from prometheus_client import Counter, Gauge
 from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 TIMEOUT_SECONDS: Final = 0.05
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
@@ -49,21 +46,6 @@ log = structlog.get_logger()
 
 class RedisUnavailable(Exception):
     """Redis did not answer in time, or there is no connection to it."""
-
-
-def connect(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> redis.asyncio.Redis:
-    """Return a client that gives up after `timeout_seconds` and never retries.
-
-    Args:
-        url: `redis://`, `rediss://` or `unix://`.
-        timeout_seconds: For connecting and for every answer.
-    """
-    return redis.asyncio.Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 @dataclass(slots=True)

@@ -21,9 +21,6 @@ from edge_proxy.sink.base import SinkUnavailable
 
 TOPIC: Final = "usage-events"
 SCHEMA_HEADER: Final = ("schema", b"tollway.events.v1.UsageEvent/1")
-LINGER_MS: Final = 500
-BATCH_BYTES_MAX: Final = 32_768
-REQUEST_TIMEOUT_MS: Final = 10_000
 ANSWER_SECONDS: Final = 30.0
 
 log = structlog.get_logger()
@@ -67,24 +64,10 @@ class KafkaSink:
         if producer is not None:
             await producer.stop()
 
-    async def _started(self) -> Any:
+    async def _started(self) -> Producer:
         async with self._start_lock:
             if self._producer is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
-                    enable_idempotence=True,
-                    acks="all",
-                    compression_type="snappy",
-                    linger_ms=LINGER_MS,
-                    max_batch_size=BATCH_BYTES_MAX,
-                    request_timeout_ms=REQUEST_TIMEOUT_MS,
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
+                self._producer = await start_producer(self._bootstrap, client_id="edge_proxy")
             return self._producer
 
 

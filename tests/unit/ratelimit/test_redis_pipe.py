@@ -7,7 +7,7 @@ import asyncio
 import hiredis
 import pytest
 
-from mesh.redis import RedisPipe, RedisUnavailable, _Wire, connect
+from mesh.redis import RedisPipe, RedisUnavailable, _Wire
 
 
 class Transport(asyncio.Transport):
@@ -83,9 +83,3 @@ async def test_without_a_connection_calls_fail_at_once() -> None:
     pipe = RedisPipe("redis://127.0.0.1:1/0")
     with pytest.raises(RedisUnavailable):
         await pipe.ping()
-
-
-async def test_the_ordinary_client_never_retries() -> None:
-    client = connect("redis://127.0.0.1:1/0")
-    assert client.get_connection_kwargs()["retry"]._retries == 0
-    await client.aclose()
