@@ -1,10 +1,8 @@
 """Redis with a bound on how long anybody waits for it.
 
-`connect` gives an ordinary redis-py client for occasional commands, with its ten retries switched off: they turned one
-hung server into a stall of twenty seconds.
-
 `RedisPipe` is for the hot path: one connection, any number of callers. Calls of one turn of the event loop are
 written together and answered in order, so many tasks share round trips without a pool, a lock or an await per command.
+(redis-py's own client tries ten times by default, which turned one hung server into a stall of twenty seconds.)
 
 **What fails and how.** If the oldest call has waited longer than the timeout, the connection is given up: every call on
 it fails with `RedisUnavailable`, and until a new connection has answered a PING every further call fails at once. That

@@ -8,16 +8,16 @@ that `metering` counts once.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from google.protobuf.message import DecodeError
 from tollway.events.v1 import usage_event_pb2 as events
 
 from edge_proxy.journal.reader import Batch
 from edge_proxy.sink.base import SinkUnavailable
+from mesh.kafka import Producer, start_producer
 
 TOPIC: Final = "usage-events"
 SCHEMA_HEADER: Final = ("schema", b"tollway.events.v1.UsageEvent/1")
@@ -35,7 +35,7 @@ class KafkaSink:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._producer: Any = None
+        self._producer: Producer = None
         self._start_lock = asyncio.Lock()
         self.is_available = True
 

@@ -9,7 +9,6 @@ from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError
 from tollway.events.v1 import usage_event_pb2 as events
 
 from edge_proxy.journal.reader import Batch
-from edge_proxy.sink import kafka
 from edge_proxy.sink.base import SinkUnavailable
 from edge_proxy.sink.kafka import SCHEMA_HEADER, TOPIC, KafkaSink
 
@@ -49,7 +48,7 @@ class Producer:
 @pytest.fixture(autouse=True)
 def producer(monkeypatch):
     Producer.made, Producer.refuse, Producer.unreachable = [], None, False
-    monkeypatch.setattr(kafka, "AIOKafkaProducer", Producer)
+    monkeypatch.setattr("mesh.kafka.AIOKafkaProducer", Producer)
     return Producer
 
 
