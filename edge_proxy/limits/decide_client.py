@@ -136,6 +136,10 @@ class DecideClient:
         backoff_seconds = BACKOFF_SECONDS_MIN
         while True:
             reason = await self._run_stream()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # The stream can end in the same instant and be told in place of the cancellation.
+                raise asyncio.CancelledError
             if self.is_healthy:
                 backoff_seconds = BACKOFF_SECONDS_MIN
                 log.warning("limiter_stream_lost", reason=reason)
