@@ -31,8 +31,8 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from bench import machine
 from bench.report import Figure, write
 from cli.stack.ports import free_ports
-from mesh.client import Clients
 from mesh.config import ProcessSettings
+from mesh.rpc.client import Clients
 
 DURATION_SECONDS: Final = float(os.environ.get("DURATION") or 10)
 RUNS: Final = int(os.environ.get("RUNS") or 3)

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, Organization
 from cli.stack.secrets import Secrets
 from contract import key_format
-from mesh.sql import load
+from mesh.database.sql import load
 
 QUERIES = load(__package__)
 PEPPER_VERSION: Final = 1

@@ -14,8 +14,8 @@ import grpc.aio
 from tollway.billing.v1 import billing_service_pb2
 
 from cli.demo_data import TENANTS
-from mesh.client import Clients
 from mesh.config import ProcessSettings, load
+from mesh.rpc.client import Clients
 
 PROCESS: Final = "cli"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from edge_proxy import routes_file
 from edge_proxy.config import EdgeSettings
-from edge_proxy.supervisor import Supervisor
-from mesh import process
+from edge_proxy.process.supervisor import Supervisor
+from edge_proxy.routing import file as routes_file
 from mesh.config import load
+from mesh.service import process
 
 
 def main() -> None:

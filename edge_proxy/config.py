@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from mesh.config import ProcessSettings, host_port, versioned_keys
 
-DEFAULT_ROUTES_PATH: Final = Path(__file__).with_name("default.yaml")
+DEFAULT_ROUTES_PATH: Final = Path(__file__).parent / "routing" / "default.yaml"
 SEGMENTS_MIN: Final = 4
 
 

@@ -11,12 +11,12 @@ from graphql_gateway.app import Gateway, build_gateway
 from graphql_gateway.config import GatewaySettings
 from graphql_gateway.health import service_checks
 from graphql_gateway.rest.routes import services
-from mesh import process
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import host_port, load
 from mesh.ids import RandomIds
-from mesh.listener import HealthListener
+from mesh.rpc.client import Clients
+from mesh.service import process
+from mesh.service.listener import HealthListener
 
 NAME = "graphql_gateway"
 

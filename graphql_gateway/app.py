@@ -25,7 +25,7 @@ from graphql_gateway.rest.view import RestView
 from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource
-from mesh.tokens import ProcessTokens
+from mesh.rpc.tokens import ProcessTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Channels to the services for calls in the name of whoever called the gateway.
 
-They add the request id and the trace, and **no credentials**: `mesh.client.Clients` would put the gateway's own name
-on a call that has none, and an anonymous request would reach a service as a trusted process.
+They add the request id and the trace, and **no credentials**: `mesh.rpc.client.Clients` would put the gateway's own
+name on a call that has none, and an anonymous request would reach a service as a trusted process.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from graphql_gateway.calls import service_name
-from mesh.client import open_channel
 from mesh.config import ProcessSettings
-from mesh.interceptors import REQUEST_ID
 from mesh.observability import TRACEPARENT, current_traceparent
+from mesh.rpc.client import open_channel
+from mesh.rpc.interceptors import REQUEST_ID
 
 
 class Channels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from mesh import errors
+from mesh.rpc import errors
 
 
 class RateLimited(errors.ResourceExhausted):

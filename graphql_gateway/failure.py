@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from graphql_gateway import errors
-from mesh.errors import UNKNOWN_REASON, FieldViolation, InternalError, RpcError, from_grpc
+from mesh.rpc.errors import UNKNOWN_REASON, FieldViolation, InternalError, RpcError, from_grpc
 
 HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
     # The mapping of google/rpc/code.proto.

@@ -15,7 +15,7 @@ import grpc.aio
 from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mesh.listener import Check, failing_checks
+from mesh.service.listener import Check, failing_checks
 
 CHECK_TIMEOUT_SECONDS: Final = 1.0
 REMEMBERED_SECONDS: Final = 1.0

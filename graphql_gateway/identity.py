@@ -16,8 +16,8 @@ from uuid import UUID
 
 from graphql_gateway import errors
 from graphql_gateway.failure import Failure
-from mesh.access import CredentialsInvalid, CredentialsMissing, Principal, PrincipalKind
-from mesh.errors import Unavailable
+from mesh.rpc.access import CredentialsInvalid, CredentialsMissing, Principal, PrincipalKind
+from mesh.rpc.errors import Unavailable
 
 IDENTIFY_TIMEOUT_SECONDS: Final = 1.0
 
@@ -86,7 +86,7 @@ UNCHECKED = Identity(kind=IdentityKind.UNCHECKED)
 
 
 class PrincipalReader(Protocol):
-    """What is needed of `mesh.access.Verifier`."""
+    """What is needed of `mesh.rpc.access.Verifier`."""
 
     async def principal(self, authorization: str | None) -> Principal:
         """Verify the value of an `authorization` field."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import jwt
 
-from mesh.tokens import ProcessTokens, read_process_token
+from mesh.rpc.tokens import ProcessTokens, read_process_token
 
 CLIENT_ADDRESS: Final = "x-tollway-client-address"
 VOUCHED_BY: Final = "x-tollway-vouched-by"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tollway.options.v1 import access_pb2
 
-from mesh.access import Rule, platform_role_has, read_rule, role_has
-from mesh.client import SERVICE_DESCRIPTORS
+from mesh.rpc.access import Rule, platform_role_has, read_rule, role_has
+from mesh.rpc.client import SERVICE_DESCRIPTORS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "access.md"
 ROLES = {

@@ -17,7 +17,7 @@ from cli.commands.options import data_dir as data_dir_option
 from cli.stack import stack_file
 from cli.stack.errors import StackError
 from cli.stack.layout import Layout
-from mesh import migrate as schema
+from mesh.database import migrate as schema
 
 T = TypeVar("T")
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")

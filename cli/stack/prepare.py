@@ -17,7 +17,7 @@ from cli.stack.errors import StackError
 from cli.stack.installation import Installation
 from cli.stack.parts import ROOT, inherited_environment
 from cli.stack.secrets import Secrets
-from mesh import migrate
+from mesh.database import migrate
 
 SUBSCRIBE_SECONDS_MAX: Final = 60.0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tollway.auth.v1 import auth_service_pb2 as auth
 
 if TYPE_CHECKING:
-    from edge_proxy.wire import RouteBytes
+    from edge_proxy.pipeline.wire import RouteBytes
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -32,7 +32,7 @@ from graphql_gateway import errors
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.relay import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from graphql_gateway.graph.rpcs import FIELDS
-from mesh.errors import RpcError
+from mesh.rpc.errors import RpcError
 
 RPC_COST: Final = 10
 INTROSPECTING: Final = 0

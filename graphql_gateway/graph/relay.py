@@ -20,7 +20,7 @@ from uuid import UUID
 import strawberry
 
 from graphql_gateway.failure import Failure
-from mesh.errors import FieldViolation, InvalidFields
+from mesh.rpc.errors import FieldViolation, InvalidFields
 
 PAGE_SIZE_MAX: Final = 100
 PAGE_SIZE_DEFAULT: Final = 50

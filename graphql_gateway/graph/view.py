@@ -24,7 +24,7 @@ from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.schema import Schema
 from graphql_gateway.http import SCOPE, read_json_object
 from graphql_gateway.scope import RequestScope
-from mesh.errors import FieldViolation, InvalidFields
+from mesh.rpc.errors import FieldViolation, InvalidFields
 
 RESPONSE_TYPE: Final = "application/graphql-response+json"
 OPERATION_NAME_LENGTH_MAX: Final = 100

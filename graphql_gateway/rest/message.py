@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from graphql_gateway.failure import Failure
 from graphql_gateway.rest.fields import described, field_named, fields_along, fits_parameter, message_of, value_of_text
 from graphql_gateway.rest.routes import Route
-from mesh.errors import InvalidFields, RpcError, Violations
+from mesh.rpc.errors import InvalidFields, RpcError, Violations
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from graphql_gateway.failure import Failure
 from graphql_gateway.http import ROUTE, SCOPE, failure_response, problem_response, read_json_object
 from graphql_gateway.rest.message import from_message, to_message
 from graphql_gateway.rest.routes import Route
-from mesh.errors import FieldViolation, InvalidFields
+from mesh.rpc.errors import FieldViolation, InvalidFields
 
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 128

@@ -10,9 +10,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from mesh.clock import Clock
-from mesh.db import Connection, Database
+from mesh.database.pools import Connection, Database
+from mesh.database.sql import load
 from mesh.observability import current_traceparent
-from mesh.sql import load
 
 QUERIES: Final = load(__package__)
 PAYLOAD_BYTES_MAX: Final = 64 * 1024

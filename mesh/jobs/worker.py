@@ -16,7 +16,7 @@ from opentelemetry import trace
 from prometheus_client import Counter, Gauge
 
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.jobs.queue import QUERIES, Job, PermanentFailure, enqueue, to_job
 from mesh.observability import span

@@ -1,4 +1,4 @@
--- First answers of mutations, kept for a day so that a replay gets the same one (mesh/idempotency).
+-- First answers of mutations, kept for a day so that a replay gets the same one (mesh/database/idempotency).
 
 CREATE TABLE idempotency_keys (
     organization_id uuid NOT NULL,

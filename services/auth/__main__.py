@@ -6,20 +6,20 @@ import secrets
 
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
-from mesh.access import Principal, Verifier
-from mesh.client import Clients, service_account_principal
 from mesh.clock import SystemClock
 from mesh.config import load, versioned_keys
-from mesh.db import Database
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
-from mesh.listener import HealthListener
 from mesh.pagination import PageTokens
-from mesh.process import ProcessContext, read_roles, run
+from mesh.rpc.access import Principal, Verifier
+from mesh.rpc.client import Clients, service_account_principal
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
-from mesh.server import Server
-from mesh.tokens import SessionSigner
+from mesh.service.listener import HealthListener
+from mesh.service.process import ProcessContext, read_roles, run
 from services.auth import convert
 from services.auth.config import AuthSettings
 from services.auth.consequences import CLEAN_UP, Consequences

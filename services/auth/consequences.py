@@ -8,10 +8,11 @@ import grpc
 import grpc.aio
 from tollway.notification.v1 import notification_service_pb2
 
-from mesh import idempotency, jobs
-from mesh.client import Clients
+from mesh import jobs
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database import idempotency
+from mesh.database.pools import Database
+from mesh.rpc.client import Clients
 from services.auth import store
 from services.auth.keys import ANNOUNCE_KEY
 

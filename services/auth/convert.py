@@ -12,7 +12,7 @@ from google.protobuf import json_format, timestamp_pb2
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 from services.auth.model import (
     ApiKey,
     AuditEntry,

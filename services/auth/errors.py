@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from mesh.errors import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable
+from mesh.rpc.errors import (
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class SignInRefused(Unauthenticated):

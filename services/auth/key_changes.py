@@ -24,8 +24,8 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from mesh.clock import Clock
-from mesh.db import Database
-from mesh.errors import RpcError
+from mesh.database.pools import Database
+from mesh.rpc.errors import RpcError
 from services.auth import store
 from services.auth.errors import KeyWatchUnavailable
 from services.auth.model import KeyGrant

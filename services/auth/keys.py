@@ -11,10 +11,10 @@ from tollway.options.v1 import access_pb2
 
 from contract import key_format
 from mesh import jobs
-from mesh.access import Principal, platform_role_has
 from mesh.clock import Clock
-from mesh.db import Connection, Database
+from mesh.database.pools import Connection, Database
 from mesh.ids import IdSource
+from mesh.rpc.access import Principal, platform_role_has
 from services.auth import convert, store
 from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
 from services.auth.model import ApiKey, AuditEntry, NewApiKey

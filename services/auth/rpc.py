@@ -13,12 +13,12 @@ from uuid import UUID
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.auth.v1 import auth_service_pb2_grpc
 
-from mesh.access import current_principal
 from mesh.client_address import client_address
 from mesh.clock import Clock
-from mesh.db import Database
-from mesh.idempotency import Idempotency, attempt
+from mesh.database.idempotency import Idempotency, attempt
+from mesh.database.pools import Database
 from mesh.pagination import PageTokens
+from mesh.rpc.access import current_principal
 from services.auth import convert
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys

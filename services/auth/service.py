@@ -8,7 +8,7 @@ from uuid import UUID
 
 from contract import key_format
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database.pools import Database
 from services.auth import store
 from services.auth.errors import OrganizationNotFound
 from services.auth.model import AuditEntry, KeyGrant, Organization, ServiceAccount

@@ -5,9 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import IdSource
-from mesh.tokens import SessionSigner
+from mesh.rpc.tokens import SessionSigner
 from services.auth import store
 from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInRefused, SignInThrottled
 from services.auth.model import AuditEntry, Membership, Person, Session

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from mesh.db import Connection
-from mesh.sql import load
+from mesh.database.pools import Connection
+from mesh.database.sql import load
 from services.auth.model import (
     ApiKey,
     AuditEntry,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from tollway.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import load, versioned_keys
-from mesh.db import Database
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
-from mesh.listener import HealthListener
 from mesh.pagination import PageTokens
-from mesh.process import ProcessContext, read_roles, run
+from mesh.rpc.client import Clients
+from mesh.rpc.server import Server
 from mesh.secretbox import SecretBox
-from mesh.server import Server
+from mesh.service.listener import HealthListener
+from mesh.service.process import ProcessContext, read_roles, run
 from services.billing.config import BillingSettings
 from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
 from services.billing.rpc import BillingHandler

@@ -9,10 +9,11 @@ import grpc.aio
 from tollway.auth.v1 import auth_service_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 
-from mesh import idempotency, jobs
-from mesh.client import Clients
+from mesh import jobs
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database import idempotency
+from mesh.database.pools import Database
+from mesh.rpc.client import Clients
 from services.billing import convert, store
 from services.billing.errors import UsageUnavailable
 from services.billing.periods import Period

@@ -12,7 +12,7 @@ from tollway.billing.v1 import billing_service_pb2 as pb
 from tollway.metering.v1 import metering_service_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 from services.billing.model import InvoicePreview, Plan, Subscription
 from services.billing.periods import Period
 from services.billing.rating import Line

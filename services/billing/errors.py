@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.errors import FailedPrecondition, NotFound, Unavailable
+from mesh.rpc.errors import FailedPrecondition, NotFound, Unavailable
 
 
 class PlanNotFound(NotFound):

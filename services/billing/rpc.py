@@ -12,10 +12,10 @@ from uuid import UUID
 from tollway.billing.v1 import billing_service_pb2 as pb
 from tollway.billing.v1 import billing_service_pb2_grpc
 
-from mesh.access import current_principal
-from mesh.db import Database
-from mesh.idempotency import Idempotency, attempt
+from mesh.database.idempotency import Idempotency, attempt
+from mesh.database.pools import Database
 from mesh.pagination import PageTokens
+from mesh.rpc.access import current_principal
 from services.billing import convert
 from services.billing.service import Billing
 

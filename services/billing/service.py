@@ -8,7 +8,7 @@ from uuid import UUID
 
 from mesh import jobs
 from mesh.clock import Clock
-from mesh.db import Connection, Database
+from mesh.database.pools import Connection, Database
 from mesh.ids import IdSource
 from services.billing import store
 from services.billing.errors import PlanNotFound, SubscribedToAnotherPlan, SubscriptionNotFound

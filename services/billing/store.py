@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from mesh.db import Connection
-from mesh.sql import load
+from mesh.database.pools import Connection
+from mesh.database.sql import load
 from services.billing.model import Plan, Subscription
 from services.billing.rating import Price
 

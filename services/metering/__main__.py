@@ -9,14 +9,14 @@ import structlog
 from tollway.metering.v1 import metering_service_pb2
 from tollway.metering.v1.metering_service_pb2_grpc import add_MeteringServiceServicer_to_server
 
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import load
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
-from mesh.listener import HealthListener
-from mesh.process import ProcessContext, read_roles, run
-from mesh.server import Server
+from mesh.rpc.client import Clients
+from mesh.rpc.server import Server
+from mesh.service.listener import HealthListener
+from mesh.service.process import ProcessContext, read_roles, run
 from services.metering.config import MeteringSettings
 from services.metering.consumer import UsageConsumer
 from services.metering.ingest import Ingester

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from mesh import kafka
-from mesh.errors import RpcError
+from mesh.rpc.errors import RpcError
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX, Ingester
 from services.metering.model import IngestBatch, Source
 

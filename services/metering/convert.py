@@ -10,7 +10,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollway.metering.v1 import metering_service_pb2 as pb
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 from services.metering.model import Dimension, UsageQuery, UsageRow
 
 BUCKET: Final = timedelta(minutes=15)

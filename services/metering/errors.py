@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.errors import InvalidArgument, Unavailable
+from mesh.rpc.errors import InvalidArgument, Unavailable
 
 
 class BatchTooLarge(InvalidArgument):

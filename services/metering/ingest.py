@@ -28,7 +28,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from mesh.clock import Clock
-from mesh.db import Connection, Database
+from mesh.database.pools import Connection, Database
 from mesh.observability import span
 from services.metering import store
 from services.metering.event_parsing import (

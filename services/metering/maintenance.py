@@ -15,8 +15,8 @@ import structlog
 from prometheus_client import Gauge
 
 from mesh.clock import Clock
-from mesh.db import Database
-from mesh.errors import RpcError
+from mesh.database.pools import Database
+from mesh.rpc.errors import RpcError
 from services.metering import store
 from services.metering.event_parsing import DEDUPE_WINDOW
 from services.metering.weeks import week_of

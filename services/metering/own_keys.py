@@ -11,8 +11,8 @@ from uuid import UUID
 
 from tollway.auth.v1 import auth_service_pb2
 
-from mesh.access import Principal
-from mesh.client import forward
+from mesh.rpc.access import Principal
+from mesh.rpc.client import forward
 
 PAGE_SIZE: Final = 100
 PAGES_MAX: Final = 50

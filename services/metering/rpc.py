@@ -10,7 +10,7 @@ from uuid import UUID
 from tollway.metering.v1 import metering_service_pb2 as pb
 from tollway.metering.v1 import metering_service_pb2_grpc as pb_grpc
 
-from mesh.access import current_principal
+from mesh.rpc.access import current_principal
 from services.metering.convert import from_query_usage_request, to_query_usage_response
 from services.metering.errors import BatchTooLarge, JournalIdInvalid, NextOffsetInvalid
 from services.metering.ingest import EVENTS_PER_BATCH_MAX

@@ -16,9 +16,9 @@ import structlog
 from prometheus_client import Gauge
 from tollway.options.v1 import access_pb2
 
-from mesh.access import Principal, platform_role_has
-from mesh.db import Database
-from mesh.errors import RpcError, Violations
+from mesh.database.pools import Database
+from mesh.rpc.access import Principal, platform_role_has
+from mesh.rpc.errors import RpcError, Violations
 from services.metering import store
 from services.metering.errors import IngestUnavailable
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX

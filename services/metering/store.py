@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
-from mesh import sql
-from mesh.db import Connection
+from mesh.database import sql
+from mesh.database.pools import Connection
 from services.metering.event_parsing import STAGED_COLUMNS
 from services.metering.model import DeadLetter, Dimension, Source, StagedEvent, UsageQuery, UsageRow
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from tollway.notification.v1 import notification_service_pb2, notification_service_pb2_grpc
 
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import load, versioned_keys
-from mesh.db import Database
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import Daily, Worker
-from mesh.listener import HealthListener
-from mesh.process import ProcessContext, read_roles, run
+from mesh.rpc.client import Clients
+from mesh.rpc.server import Server
 from mesh.secretbox import SecretBox
-from mesh.server import Server
+from mesh.service.listener import HealthListener
+from mesh.service.process import ProcessContext, read_roles, run
 from services.notification.config import NotificationSettings
 from services.notification.convert import Requests
 from services.notification.mailer import SmtpMailer, parse_smtp_url

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tollway.notification.v1 import notification_service_pb2 as pb
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 from services.notification.message import parse_mailbox
 from services.notification.model import Email
 from services.notification.templating import Templates

@@ -11,10 +11,10 @@ from typing import Any
 from tollway.notification.v1 import notification_service_pb2 as pb
 from tollway.notification.v1 import notification_service_pb2_grpc
 
-from mesh.access import current_principal
-from mesh.db import Database
-from mesh.idempotency import Idempotency, attempt
+from mesh.database.idempotency import Idempotency, attempt
+from mesh.database.pools import Database
 from mesh.ids import IdSource
+from mesh.rpc.access import current_principal
 from services.notification.convert import Requests
 from services.notification.service import Outbox
 

@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from mesh import idempotency, jobs
+from mesh import jobs
 from mesh.clock import Clock
-from mesh.db import Connection, Database
+from mesh.database import idempotency
+from mesh.database.pools import Connection, Database
 from mesh.ids import IdSource
 from services.notification import store
 from services.notification.errors import MailRefused

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from mesh.db import Connection
-from mesh.sql import load
+from mesh.database.pools import Connection
+from mesh.database.sql import load
 from services.notification.model import Email, EmailState
 
 QUERIES: Final = load(__package__)

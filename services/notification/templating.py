@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 from services.notification.model import Rendered
 
 VALUE_LENGTH_MAX: Final = 1_000

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import add_RateLimitServiceServicer_to_server
 
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import load
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
-from mesh.listener import HealthListener
-from mesh.process import ProcessContext, read_roles, run
 from mesh.redis import RedisPipe
-from mesh.server import Server
+from mesh.rpc.client import Clients
+from mesh.rpc.server import Server
+from mesh.service.listener import HealthListener
+from mesh.service.process import ProcessContext, read_roles, run
 from services.ratelimit.config import RateLimitSettings
 from services.ratelimit.counters import Answer, Call, Counters, greeting
 from services.ratelimit.leases import EdgeLeases

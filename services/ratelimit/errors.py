@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.errors import InvalidArgument, NotFound
+from mesh.rpc.errors import InvalidArgument, NotFound
 
 
 class DecisionBatchTooLarge(InvalidArgument):

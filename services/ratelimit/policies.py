@@ -17,8 +17,8 @@ import asyncpg
 import structlog
 from prometheus_client import Gauge
 
-from mesh.db import Database
-from mesh.errors import RpcError
+from mesh.database.pools import Database
+from mesh.rpc.errors import RpcError
 from services.ratelimit import store
 from services.ratelimit.model import Policy
 from services.ratelimit.policy_layout import PolicyLayout, lay_out

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from mesh.errors import Violations
+from mesh.rpc.errors import Violations
 
 WINDOWS_MAX: Final = 16
 NAME_LENGTH_MAX: Final = 32

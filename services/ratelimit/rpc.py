@@ -15,8 +15,8 @@ from uuid import UUID
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as pb_grpc
 
-from mesh.errors import Violations
 from mesh.observability import span
+from mesh.rpc.errors import Violations
 from services.ratelimit.convert import from_policy, to_policy
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases

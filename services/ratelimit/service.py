@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from mesh.clock import Clock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.redis import RedisUnavailable
 from services.ratelimit import store
 from services.ratelimit.calendar_windows import calendar_instant

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from mesh import sql
-from mesh.db import Connection
+from mesh.database import sql
+from mesh.database.pools import Connection
 from services.ratelimit.convert import from_document, to_document
 from services.ratelimit.model import Policy
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import graphql_gateway
 import mesh
 import services
-from edge_proxy import problems
-from mesh.errors import RpcError
+from edge_proxy.pipeline import problems
+from mesh.rpc.errors import RpcError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 # The bases stand for gRPC codes; what is raised is derived from them.
 BASES = {
-    cls for cls in RpcError.__subclasses__() if cls.__module__ == "mesh.errors" and cls.__name__ != "InternalError"
+    cls for cls in RpcError.__subclasses__() if cls.__module__ == "mesh.rpc.errors" and cls.__name__ != "InternalError"
 }
 
 

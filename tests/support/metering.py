@@ -7,9 +7,9 @@ import uuid
 
 from tollway.events.v1 import usage_event_pb2 as events
 
-from mesh.access import Verifier
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
+from mesh.rpc.access import Verifier
 
 IDS = RandomIds()
 ORGANIZATION = uuid.UUID("01900000-0000-7000-8000-00000000000a")

@@ -117,8 +117,8 @@ def running_postgres(folder: Path) -> Iterator[TestPostgres]:
 
 async def migrate(access: roles.PostgresAccess) -> None:
     """Brings the database to the newest schema of every service."""
-    if importlib.util.find_spec("mesh.migrate") is not None:
-        from mesh import migrate as mesh_migrate  # noqa: PLC0415 lands separately
+    if importlib.util.find_spec("mesh.database.migrate") is not None:
+        from mesh.database import migrate as mesh_migrate  # noqa: PLC0415 lands separately
 
         await mesh_migrate.up(access.dsn(roles.OWNER))
         return

@@ -12,16 +12,16 @@ from uuid import UUID
 import grpc.aio
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
-from mesh.access import Principal, Verifier
-from mesh.client import service_account_principal
 from mesh.clock import SystemClock
-from mesh.db import Database
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.pagination import PageTokens
+from mesh.rpc.access import Principal, Verifier
+from mesh.rpc.client import service_account_principal
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import ProcessTokens, SessionSigner
 from mesh.secretbox import SecretBox
-from mesh.server import Server
-from mesh.tokens import ProcessTokens, SessionSigner
 from services.auth import convert
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys, Pepper

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import grpc.aio
 from tollway.notification.v1 import notification_service_pb2_grpc
 
-from mesh.client import SERVICE_DESCRIPTORS
 from mesh.clock import SystemClock
-from mesh.db import Database
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
+from mesh.rpc.client import SERVICE_DESCRIPTORS
 from mesh.secretbox import SecretBox
 from services.notification.convert import Requests
 from services.notification.mailer import SmtpMailer, parse_smtp_url

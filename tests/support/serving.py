@@ -8,11 +8,11 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from mesh.access import Principal, Verifier
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
-from mesh.server import Server
-from mesh.tokens import ProcessTokens, SessionSigner
+from mesh.rpc.access import Principal, Verifier
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import ProcessTokens, SessionSigner
 from tests.support.accounts import PROCESS_SECRET
 
 SIGNER = SessionSigner(seed=b"s" * 32, clock=SystemClock(), ids=RandomIds())

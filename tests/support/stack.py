@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import aiohttp
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from mesh.client import Clients
 from mesh.config import ProcessSettings
+from mesh.rpc.client import Clients
 
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 40.0

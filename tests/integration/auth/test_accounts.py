@@ -16,9 +16,9 @@ from tollway.options.v1 import access_pb2
 from contract import key_format
 from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
-from mesh.errors import ReceivedError, from_grpc
 from mesh.ids import RandomIds
-from mesh.tokens import ProcessTokens, read_jwks, read_session_token
+from mesh.rpc.errors import ReceivedError, from_grpc
+from mesh.rpc.tokens import ProcessTokens, read_jwks, read_session_token
 from services.auth import passwords
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import PASSWORD, PEPPER, PROCESS_SECRET, SeededOrganization, seed_organization

@@ -12,7 +12,7 @@ from google.protobuf import timestamp_pb2
 from tollway.auth.v1 import auth_service_pb2 as pb
 
 from contract import key_format
-from mesh.errors import ReceivedError, from_grpc
+from mesh.rpc.errors import ReceivedError, from_grpc
 from tests.support.accounts import PEPPER, SeededOrganization, seed_key, seed_organization, seed_person
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -7,11 +7,11 @@ from typing import Any
 
 from tollway.auth.v1 import auth_service_pb2 as pb
 
-from mesh.client import Clients
 from mesh.clock import ManualClock
 from mesh.config import ProcessSettings
 from mesh.ids import RandomIds
 from mesh.jobs import Job
+from mesh.rpc.client import Clients
 from services.auth.consequences import Consequences
 from tests.support.accounts import PROCESS_SECRET, seed_organization
 

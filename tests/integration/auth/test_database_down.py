@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
-from mesh.errors import from_grpc
+from mesh.rpc.errors import from_grpc
 from tests.support.accounts import PASSWORD, seed_key, seed_organization
 from tests.support.line import Line, line
 from tests.support.postgres import TestDatabase

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
-from mesh.errors import from_grpc
+from mesh.rpc.errors import from_grpc
 from services.auth import key_changes as module
 from tests.support.accounts import seed_key, seed_organization
 

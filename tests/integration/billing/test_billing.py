@@ -20,15 +20,15 @@ from tollway.metering.v1 import metering_service_pb2, metering_service_pb2_grpc
 from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_grpc
 
 from mesh import jobs
-from mesh.client import SERVICE_DESCRIPTORS, Clients
 from mesh.clock import ManualClock, SystemClock
 from mesh.config import ProcessSettings
-from mesh.db import Database
-from mesh.errors import ReceivedError, from_grpc
-from mesh.idempotency import Idempotency
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
 from mesh.pagination import PageTokens
+from mesh.rpc.client import SERVICE_DESCRIPTORS, Clients
+from mesh.rpc.errors import ReceivedError, from_grpc
 from mesh.secretbox import SecretBox
 from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
 from services.billing.rpc import BillingHandler

@@ -5,8 +5,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from mesh.migrate import SERVICES
-from mesh.sql import Queries
+from mesh.database.migrate import SERVICES
+from mesh.database.sql import Queries
 
 SERVICES_FOLDER = Path(__file__).resolve().parents[3] / "services"
 

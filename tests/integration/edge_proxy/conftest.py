@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from edge_proxy import routes_file
 from edge_proxy.config import EdgeSettings
-from edge_proxy.worker import Acceptor, Worker
+from edge_proxy.process.worker import Acceptor, Worker
+from edge_proxy.routing import file as routes_file
 from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, grant, key
 
 ROUTES = """

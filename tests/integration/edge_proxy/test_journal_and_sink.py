@@ -5,7 +5,7 @@ import errno
 import json
 import os
 
-from edge_proxy.journal.format import segment_name
+from edge_proxy.usage.journal.format import segment_name
 
 
 async def test_answer_is_held_back_until_its_event_is_written(edge, monkeypatch):

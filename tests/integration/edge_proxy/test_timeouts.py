@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from edge_proxy.server import protocol
+from edge_proxy.http1.server import protocol
 from tests.support.edge_fakes import answer
 
 

@@ -31,13 +31,13 @@ from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
 from graphql_gateway.app import build_gateway
 from graphql_gateway.config import GatewaySettings
 from graphql_gateway.rest.routes import services as described_services
-from mesh.access import Principal, PrincipalKind, Verifier, current_principal
-from mesh.client import Clients
 from mesh.clock import SystemClock
-from mesh.errors import FailedPrecondition, Unauthenticated, Violations
 from mesh.ids import RandomIds
-from mesh.server import Server
-from mesh.tokens import SessionSigner
+from mesh.rpc.access import Principal, PrincipalKind, Verifier, current_principal
+from mesh.rpc.client import Clients
+from mesh.rpc.errors import FailedPrecondition, Unauthenticated, Violations
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import SessionSigner
 
 SECRET = "11" * 32
 ACME = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

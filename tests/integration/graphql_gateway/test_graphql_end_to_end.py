@@ -10,9 +10,9 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.rpcs import FIELDS
-from mesh.access import PrincipalKind
 from mesh.clock import SystemClock
-from mesh.tokens import ProcessTokens
+from mesh.rpc.access import PrincipalKind
+from mesh.rpc.tokens import ProcessTokens
 from tests.integration.graphql_gateway.conftest import (
     ACME,
     KEYS,

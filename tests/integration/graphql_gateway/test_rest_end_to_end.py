@@ -12,10 +12,10 @@ import yarl
 from google.protobuf.message_factory import GetMessageClass
 
 from graphql_gateway.config import GatewaySettings
-from mesh.access import Verifier
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
-from mesh.server import Server
+from mesh.rpc.access import Verifier
+from mesh.rpc.server import Server
 from tests.integration.graphql_gateway.conftest import (
     ACME,
     KEYS,

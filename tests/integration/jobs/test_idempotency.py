@@ -10,9 +10,9 @@ import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
 from mesh.clock import ManualClock
-from mesh.db import Database
-from mesh.errors import InvalidFields
-from mesh.idempotency import Idempotency, IdempotencyKeyReused, attempt, remove_expired
+from mesh.database.idempotency import Idempotency, IdempotencyKeyReused, attempt, remove_expired
+from mesh.database.pools import Database
+from mesh.rpc.errors import InvalidFields
 from mesh.secretbox import SecretBox
 from tests.support.accounts import DATA_KEY
 from tests.support.postgres import TestDatabase

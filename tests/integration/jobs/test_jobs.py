@@ -13,7 +13,7 @@ import pytest
 
 from mesh import jobs
 from mesh.clock import SystemClock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import worker as worker_module
 from tests.support.postgres import TestDatabase

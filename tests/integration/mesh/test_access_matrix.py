@@ -17,13 +17,13 @@ from tollway.notification.v1 import notification_service_pb2_grpc
 from tollway.options.v1 import access_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
-from mesh.access import Principal, PrincipalKind, Verifier, platform_role_has, read_rule, role_has
-from mesh.client import SERVICE_DESCRIPTORS
 from mesh.clock import SystemClock
-from mesh.errors import from_grpc
 from mesh.ids import RandomIds
-from mesh.server import Server
-from mesh.tokens import ProcessTokens, SessionSigner
+from mesh.rpc.access import Principal, PrincipalKind, Verifier, platform_role_has, read_rule, role_has
+from mesh.rpc.client import SERVICE_DESCRIPTORS
+from mesh.rpc.errors import from_grpc
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import ProcessTokens, SessionSigner
 
 SECRET = "5" * 64
 OWN, OTHER = UUID(int=1), UUID(int=2)

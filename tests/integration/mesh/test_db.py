@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 import structlog
 
-from mesh import migrate
-from mesh.db import Database, DatabaseUnavailable
+from mesh.database import migrate
+from mesh.database.pools import Database, DatabaseUnavailable
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 
@@ -143,7 +143,7 @@ async def test_an_edited_migration_is_noticed(database):
 
 
 async def test_a_slow_statement_is_logged_with_its_plan(db, monkeypatch):
-    monkeypatch.setattr("mesh.db.SLOW_STATEMENT_SECONDS", 0.01)
+    monkeypatch.setattr("mesh.database.pools.SLOW_STATEMENT_SECONDS", 0.01)
     with structlog.testing.capture_logs() as logs:
         async with db.tenant(ONE) as tx:
             await tx.fetch("SELECT note, pg_sleep(0.02) FROM (VALUES ('a')) AS t (note) WHERE note = $1", "a")

@@ -12,15 +12,15 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.auth.v1 import auth_service_pb2_grpc
 from tollway.options.v1 import access_pb2
 
-from mesh.access import ANYONE, Principal, PrincipalKind, Verifier, current_principal
-from mesh.client import SERVICE_DESCRIPTORS, Clients, forward, open_channel
 from mesh.clock import SystemClock
 from mesh.config import ProcessSettings
-from mesh.errors import NotFound, Violations, from_grpc
 from mesh.ids import RandomIds
-from mesh.listener import HealthListener
-from mesh.server import Server
-from mesh.tokens import SessionSigner
+from mesh.rpc.access import ANYONE, Principal, PrincipalKind, Verifier, current_principal
+from mesh.rpc.client import SERVICE_DESCRIPTORS, Clients, forward, open_channel
+from mesh.rpc.errors import NotFound, Violations, from_grpc
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import SessionSigner
+from mesh.service.listener import HealthListener
 
 SECRET = "5" * 64
 OWN, OTHER = UUID(int=1), UUID(int=2)
@@ -189,7 +189,7 @@ async def test_an_idempotent_call_is_tried_again_while_unavailable(clients, hand
 
 @pytest.mark.parametrize("given", [{"timeout": 0.1}, {}])
 async def test_a_call_without_answer_ends_at_its_deadline(clients, monkeypatch, given):
-    monkeypatch.setattr("mesh.client.DEADLINE_SECONDS", 0.1)
+    monkeypatch.setattr("mesh.rpc.client.DEADLINE_SECONDS", 0.1)
     error = await failure(clients.auth.CreateSession(auth.CreateSessionRequest(), **given))
     assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED
 

@@ -16,12 +16,12 @@ from tollway.metering.v1.metering_service_pb2_grpc import (
     add_MeteringServiceServicer_to_server,
 )
 
-from mesh.access import Principal
 from mesh.clock import SystemClock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
-from mesh.server import Server
-from mesh.tokens import ProcessTokens
+from mesh.rpc.access import Principal
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import ProcessTokens
 from services.metering.ingest import Ingester
 from services.metering.rpc import MeteringHandler
 from services.metering.service import IngestQueue, UsageService

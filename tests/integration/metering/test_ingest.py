@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tollway.events.v1 import usage_event_pb2 as events
 
 from mesh.clock import SystemClock
-from mesh.db import Database
-from mesh.errors import Unavailable
+from mesh.database.pools import Database
+from mesh.rpc.errors import Unavailable
 from services.metering import store
 from services.metering.ingest import Ingester
 from services.metering.maintenance import Maintenance

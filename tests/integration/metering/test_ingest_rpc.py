@@ -7,7 +7,7 @@ import grpc
 import pytest
 from tollway.metering.v1 import metering_service_pb2 as pb
 
-from mesh.errors import from_grpc
+from mesh.rpc.errors import from_grpc
 from tests.integration.metering.conftest import Running
 from tests.support.metering import API_KEY, ORGANIZATION, payload
 

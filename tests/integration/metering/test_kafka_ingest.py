@@ -11,7 +11,7 @@ import pytest
 from cli.stack.kafka import create_topics, start_kafka
 from cli.stack.ports import free_ports
 from mesh import kafka
-from mesh.db import Database
+from mesh.database.pools import Database
 from services.metering.consumer import USAGE_EVENTS_TOPIC, UsageConsumer, source_of
 from services.metering.ingest import Ingester
 from tests.support.metering import ORGANIZATION, payload

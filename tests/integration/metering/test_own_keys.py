@@ -8,8 +8,8 @@ import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.options.v1 import access_pb2
 
-from mesh.access import Principal, PrincipalKind
-from mesh.db import Database
+from mesh.database.pools import Database
+from mesh.rpc.access import Principal, PrincipalKind
 from services.metering.ingest import Ingester
 from services.metering.model import IngestBatch, Source, UsageQuery
 from services.metering.own_keys import AuthKeys

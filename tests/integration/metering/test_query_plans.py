@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncpg.prepared_stmt import PreparedStatement
 
-from mesh.db import Database
+from mesh.database.pools import Database
 from services.metering import store
 from services.metering.ingest import Ingester
 from services.metering.model import IngestBatch, Source

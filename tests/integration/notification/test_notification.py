@@ -14,12 +14,12 @@ from tollway.auth.v1 import auth_service_pb2
 from tollway.notification.v1 import notification_service_pb2 as pb
 
 from cli.stack.ports import free_ports
-from mesh.client import Clients
 from mesh.clock import SystemClock
 from mesh.config import ProcessSettings
-from mesh.errors import from_grpc
 from mesh.ids import RandomIds
 from mesh.jobs import Job, RetryPolicy, Worker
+from mesh.rpc.client import Clients
+from mesh.rpc.errors import from_grpc
 from services.auth.consequences import Consequences
 from tests.support.accounts import PROCESS_SECRET, seed_organization
 from tests.support.mail import mail_server

@@ -20,11 +20,11 @@ from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
 )
 
 from mesh.clock import SystemClock
-from mesh.db import Database
+from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.redis import RedisPipe
-from mesh.server import Server
-from mesh.tokens import ProcessTokens
+from mesh.rpc.server import Server
+from mesh.rpc.tokens import ProcessTokens
 from services.ratelimit.counters import Answer, Call, Counters, greeting
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.model import WindowScope

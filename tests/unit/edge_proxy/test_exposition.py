@@ -4,8 +4,8 @@ import json
 
 from tollway.events.v1 import usage_event_pb2 as events
 
-from edge_proxy.exposition import Exposition
-from edge_proxy.metrics import WorkerMetrics
+from edge_proxy.process.exposition import Exposition
+from edge_proxy.process.metrics import WorkerMetrics
 
 
 def report(requests: int, lag_seconds: float) -> dict:

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from edge_proxy.journal.adoption import adopt
-from edge_proxy.journal.format import HEADER_BYTES, encode_record, segment_name
-from edge_proxy.journal.reader import JournalReader
-from edge_proxy.journal.writer import JournalWriter
+from edge_proxy.usage.journal.adoption import adopt
+from edge_proxy.usage.journal.format import HEADER_BYTES, encode_record, segment_name
+from edge_proxy.usage.journal.reader import JournalReader
+from edge_proxy.usage.journal.writer import JournalWriter
 
 ID = UUID(int=1)
 

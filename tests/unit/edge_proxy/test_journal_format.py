@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_proxy.journal.format import (
+from edge_proxy.usage.journal.format import (
     EVENT_BYTES_MAX,
     HEADER_BYTES,
     RECORD_OVERHEAD_BYTES,

@@ -8,9 +8,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError
 from tollway.events.v1 import usage_event_pb2 as events
 
-from edge_proxy.journal.reader import Batch
-from edge_proxy.sink.base import SinkUnavailable
-from edge_proxy.sink.kafka import SCHEMA_HEADER, TOPIC, KafkaSink
+from edge_proxy.usage.journal.reader import Batch
+from edge_proxy.usage.sink.base import SinkUnavailable
+from edge_proxy.usage.sink.kafka import SCHEMA_HEADER, TOPIC, KafkaSink
 
 
 class Producer:

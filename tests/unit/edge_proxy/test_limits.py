@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from edge_proxy.limits.decide_client import varint
-from edge_proxy.limits.header_fields import limit_lines
-from edge_proxy.limits.local_share import UNSEEN_UNITS_PER_MINUTE, Asking, LocalShare
-from edge_proxy.limits.policy import Policies, compile_policy
+from edge_proxy.limiter.decide_client import varint
+from edge_proxy.limiter.header_fields import limit_lines
+from edge_proxy.limiter.local_share import UNSEEN_UNITS_PER_MINUTE, Asking, LocalShare
+from edge_proxy.limiter.policy import Policies, compile_policy
 
 ORGANIZATION = UUID(int=5)
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_proxy.problems import Refused
-from edge_proxy.server.body import WAITING_BYTES_MAX, ChunkedDecoder, ClientLeft, RequestBody
+from edge_proxy.http1.server.body import WAITING_BYTES_MAX, ChunkedDecoder, ClientLeft, RequestBody
+from edge_proxy.pipeline.problems import Refused
 
 
 @given(

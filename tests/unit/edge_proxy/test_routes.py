@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_proxy import routes_file
 from edge_proxy.config import DEFAULT_ROUTES_PATH
-from edge_proxy.routes import LimiterAway, MethodNotAllowed
-from edge_proxy.routes_file import RoutesFileError
+from edge_proxy.routing import file as routes_file
+from edge_proxy.routing.file import RoutesFileError
+from edge_proxy.routing.routes import LimiterAway, MethodNotAllowed
 
 HEAD = "version: 1\nupstreams: {u: {urls: [http://u]}}\nroutes:\n"
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_proxy.journal.writer import JournalWriter
-from edge_proxy.sink import sender as sender_module
-from edge_proxy.sink.base import SinkUnavailable
-from edge_proxy.sink.sender import Sender
+from edge_proxy.usage.journal.writer import JournalWriter
+from edge_proxy.usage.sink import sender as sender_module
+from edge_proxy.usage.sink.base import SinkUnavailable
+from edge_proxy.usage.sink.sender import Sender
 
 
 class MemorySink:

@@ -13,7 +13,7 @@ from graphql_gateway import identity as identities
 from graphql_gateway.failure import Failure
 from graphql_gateway.guard import client_address
 from graphql_gateway.identity import ANONYMOUS, REFUSED, UNCHECKED, Identity, IdentityKind, identify
-from mesh.access import CredentialsInvalid, Principal, PrincipalKind, VerifierUnavailable
+from mesh.rpc.access import CredentialsInvalid, Principal, PrincipalKind, VerifierUnavailable
 
 ORGANIZATION = UUID(int=7)
 

@@ -6,13 +6,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.options.v1 import access_pb2
 
-from mesh import access
-from mesh.access import Principal, PrincipalKind
-from mesh.client import SERVICE_DESCRIPTORS, service_config
 from mesh.clock import ManualClock
-from mesh.errors import InvalidFields, Unavailable
 from mesh.ids import SequenceIds
-from mesh.tokens import PROCESS_TOKEN_SECONDS, SESSION_SECONDS, ProcessTokens, SessionSigner
+from mesh.rpc import access
+from mesh.rpc.access import Principal, PrincipalKind
+from mesh.rpc.client import SERVICE_DESCRIPTORS, service_config
+from mesh.rpc.errors import InvalidFields, Unavailable
+from mesh.rpc.tokens import PROCESS_TOKEN_SECONDS, SESSION_SECONDS, ProcessTokens, SessionSigner
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
 RULES = access.AccessRules(SERVICE_DESCRIPTORS.values())

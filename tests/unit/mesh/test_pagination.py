@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.errors import InvalidFields
 from mesh.pagination import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageTokens
+from mesh.rpc.errors import InvalidFields
 
 TOKENS = PageTokens(b"secret")
 

@@ -13,10 +13,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.util._once import Once
 
-from mesh import config, errors, observability, sql
+from mesh import config, observability
 from mesh.clock import ManualClock, SystemClock
+from mesh.database import sql
+from mesh.database.migrate import MIGRATIONS, SERVICES, MigrationError, discover
 from mesh.ids import RandomIds, SequenceIds
-from mesh.migrate import MIGRATIONS, SERVICES, MigrationError, discover
+from mesh.rpc import errors
 
 
 def test_ids_are_version_7_unique_and_in_order():

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from mesh import kafka
-from mesh.db import DatabaseUnavailable
+from mesh.database.pools import DatabaseUnavailable
 from services.metering import consumer as module
 from services.metering.consumer import SeekToStored, UsageConsumer, source_of
 from services.metering.model import BatchResult, IngestBatch, Source

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollway.metering.v1 import metering_service_pb2 as pb
 
-from mesh.errors import InvalidFields
+from mesh.rpc.errors import InvalidFields
 from services.metering.convert import from_query_usage_request, to_decimal_string, to_query_usage_response
 from services.metering.model import Dimension, UsageRow
 

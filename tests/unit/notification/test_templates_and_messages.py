@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.errors import InvalidFields, Violations
+from mesh.rpc.errors import InvalidFields, Violations
 from services.notification.mailer import SmtpServer, parse_smtp_url
 from services.notification.message import build_message, parse_mailbox
 from services.notification.model import Email

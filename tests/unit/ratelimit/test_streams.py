@@ -12,9 +12,9 @@ import hiredis
 import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from mesh.errors import InvalidFields
 from mesh.ids import SequenceIds
 from mesh.redis import RedisUnavailable
+from mesh.rpc.errors import InvalidFields
 from services.ratelimit.calendar_windows import calendar_instant_of
 from services.ratelimit.convert import to_policy
 from services.ratelimit.counters import Call, Counters

@@ -1,0 +1,103 @@
+"""Heads of answers, as bytes."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from typing import Final
+
+from edge_proxy.pipeline.problems import SECURITY_HEADERS, Problem, body_of, reason_phrase
+
+VIA: Final = b"Via: 1.1 tollway\r\n"
+_CONNECTION_CLOSE: Final = b"Connection: close\r\n"
+
+# Fields of an upstream's answer that end at this hop, or that the edge says itself.
+_DROPPED: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"content-length",
+        b"upgrade",
+        b"x-request-id",
+        b"x-ratelimit-limit",
+        b"x-ratelimit-remaining",
+        b"x-ratelimit-reset",
+        b"ratelimit",
+        b"ratelimit-policy",
+    }
+)
+
+
+class DateLine:
+    """The `Date` field, made anew once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = b""
+
+    def get(self) -> bytes:
+        """Return the line for now."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._line = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+        return self._line
+
+
+def forwarded_fields(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the end-to-end fields of an upstream's answer as header lines."""
+    lines: list[bytes] = []
+    nominated: set[bytes] | None = None
+    for name, value in fields:
+        lower = name.lower()
+        if lower not in _DROPPED:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower == b"connection":
+            nominated = {token.strip().lower() for token in value.split(b",")} - {b"close", b"keep-alive"}
+    if nominated:
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in nominated]
+    return lines
+
+
+def problem_answer(
+    problem: Problem,
+    detail: str,
+    request_id: str,
+    *,
+    headers: bytes,
+    date: bytes,
+    keep_alive: bool,
+    with_body: bool,
+) -> tuple[bytes, int]:
+    """Return an answer of the edge itself and the size of its body."""
+    body = body_of(problem, detail, request_id)
+    head = (
+        b"HTTP/1.1 %d %b\r\n%bContent-Type: application/problem+json\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n"
+        % (
+            problem.status,
+            reason_phrase(problem.status),
+            date,
+            len(body),
+            request_id.encode("ascii"),
+        )
+    )
+    close = b"" if keep_alive else _CONNECTION_CLOSE
+    answer = b"".join((head, problem.headers, headers, SECURITY_HEADERS, close, b"\r\n", body if with_body else b""))
+    return answer, len(body) if with_body else 0
+
+
+def plain_answer(status: int, content_type: str, body: bytes, *, date: bytes, keep_alive: bool) -> bytes:
+    """Return a small answer that is not about a request's way through, such as health."""
+    head = b"HTTP/1.1 %d %b\r\n%bContent-Type: %b\r\nContent-Length: %d\r\n" % (
+        status,
+        reason_phrase(status),
+        date,
+        content_type.encode("ascii"),
+        len(body),
+    )
+    return b"".join((head, SECURITY_HEADERS, b"" if keep_alive else _CONNECTION_CLOSE, b"\r\n", body))

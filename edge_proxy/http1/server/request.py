@@ -1,0 +1,264 @@
+"""A request's head, read once and refused where two readers could disagree about it (RFC 9112, RFC 9110).
+
+The C parser (llhttp) refuses bare CR and LF, obsolete folding, `Content-Length` next to `Transfer-Encoding`, two
+`Content-Length`, an empty `Transfer-Encoding` and white space before a colon. What it lets through and upstreams are
+known to read differently is refused here: underscores in names, codings other than `chunked`, `Host` that is missing,
+doubled or not an authority, and targets with encoded slashes, dots, backslashes or NUL, `//` and dot segments.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from edge_proxy.pipeline import problems
+from edge_proxy.pipeline.problems import Refused
+
+HEAD_BYTES_MAX: Final = 32_768
+TARGET_BYTES_MAX: Final = 8_192
+HEADERS_MAX: Final = 100
+
+# RFC 3986 section 3.2, without userinfo; IPv6 in brackets.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9\-._]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_AMBIGUOUS_PATH: Final = re.compile(
+    rb"%(?:2[EeFf]|5[Cc]|00|25(?:2[EeFf]|5[Cc]|00))|%(?![0-9A-Fa-f]{2})|//|\\|/\.{1,2}(?:[/;]|$)|[^\x21-\x7e]|[#\"<>^`{|}]"
+)
+_BAD_QUERY: Final = re.compile(rb"[^\x21-\x7e]|#")
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+# Fields that end at this hop (RFC 9110 section 7.6.1), that only the edge may say, or that it says anew.
+_DROPPED: Final = frozenset(
+    {
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-server",
+        b"x-real-ip",
+        b"x-request-id",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
+_INTERNAL_PREFIX: Final = b"x-tollway-"
+# Fields that decide something at this hop. They are kept apart and go on, if at all, as the edge writes them.
+_DECISIVE: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"authorization",
+        b"x-api-key",
+        b"expect",
+        b"traceparent",
+        b"via",
+    }
+)
+_NONE: Final[list[bytes]] = []
+_NO_TOKENS: Final[frozenset[bytes]] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestHead:
+    """A request's head as the edge understood it.
+
+    `lines` are the end-to-end fields as they go on to the upstream. Credentials are kept apart, because whether they
+    go on depends on the route.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    minor_version: int
+    host: str
+    lines: list[bytes]
+    authorizations: list[bytes]
+    api_keys: list[bytes]
+    traceparent: str | None
+    via: list[bytes]
+    content_length: int | None
+    is_chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+
+    @property
+    def has_body(self) -> bool:
+        """Tell whether bytes follow the head."""
+        return self.is_chunked or bool(self.content_length)
+
+
+class HeadParser:
+    """Turns the bytes of one head into a `RequestHead`. One per connection; not for concurrent use."""
+
+    def __init__(self) -> None:
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._parser = httptools.HttpRequestParser(self)
+
+    def on_url(self, target: bytes) -> None:
+        """Take the request's target; called by the C parser."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field; called by the C parser."""
+        self._fields.append((name, value))
+
+    def parse(self, raw: bytes) -> RequestHead:
+        """Read a complete head, its empty line included.
+
+        Raises:
+            Refused: It is malformed or ambiguous; the connection cannot be used any further.
+        """
+        self._target = b""
+        fields: list[tuple[bytes, bytes]] = []
+        self._fields = fields
+        parser = self._parser
+        try:
+            parser.feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            # Offers to upgrade may be ignored (RFC 9110 section 7.8), and framing is ours anyway.
+            self._parser = httptools.HttpRequestParser(self)
+        except httptools.HttpParserInvalidMethodError:
+            raise Refused(problems.NOT_IMPLEMENTED, "The method is not known.", close=True) from None
+        except httptools.HttpParserError as error:
+            raise Refused(problems.BAD_REQUEST, f"{error}.", close=True) from None
+        version = parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise Refused(problems.VERSION_NOT_SUPPORTED, close=True)
+        if len(fields) > HEADERS_MAX:
+            raise Refused(problems.HEAD_TOO_LARGE, f"At most {HEADERS_MAX} fields.", close=True)
+        head = _Reading(fields, is_11=version == "1.1").to_head(parser.get_method().decode("ascii"), self._target)
+        if head.has_body:
+            # This parser now waits for a body that it will never be shown.
+            self._parser = httptools.HttpRequestParser(self)
+        return head
+
+
+class _Reading:
+    """The fields of one head, sorted into those that decide something here and those that only go on."""
+
+    __slots__ = ("_found", "is_11", "kept")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]], *, is_11: bool) -> None:
+        self.is_11 = is_11
+        self.kept: list[tuple[bytes, bytes]] = []
+        self._found: dict[bytes, list[bytes]] = {}
+        found, kept = self._found, self.kept
+        for name, value in fields:
+            lower = name.lower()
+            if lower in _DECISIVE:
+                found.setdefault(lower, []).append(value)
+            elif b"_" in lower:
+                raise Refused(problems.BAD_REQUEST, "Field names with an underscore are refused.", close=True)
+            elif lower not in _DROPPED and not lower.startswith(_INTERNAL_PREFIX):
+                kept.append((lower, b"%b: %b\r\n" % (name, value)))
+
+    def to_head(self, method: str, target: bytes) -> RequestHead:
+        found = self._found
+        path, query, authority = _split_target(method, target)
+        tokens = self._connection_tokens()
+        return RequestHead(
+            method=method,
+            path=path,
+            query=query,
+            minor_version=1 if self.is_11 else 0,
+            host=self._host(authority),
+            lines=[line for name, line in self.kept if name not in tokens]
+            if tokens
+            else [line for _, line in self.kept],
+            authorizations=found.get(b"authorization", _NONE),
+            api_keys=found.get(b"x-api-key", _NONE),
+            traceparent=self._traceparent() if b"traceparent" in found else None,
+            via=found.get(b"via", _NONE),
+            content_length=self._content_length() if b"content-length" in found else None,
+            is_chunked=b"transfer-encoding" in found and self._is_chunked(),
+            # HTTP/1.0 keep-alive has its own rules and no users that need it: such connections close.
+            keep_alive=self.is_11 and b"close" not in tokens,
+            expects_continue=b"expect" in found and self._expects_continue(),
+        )
+
+    def _connection_tokens(self) -> set[bytes] | frozenset[bytes]:
+        """Return what `Connection` names: options, and fields that end at this hop."""
+        values = self._found.get(b"connection")
+        if values is None:
+            return _NO_TOKENS
+        return {token.strip().lower() for value in values for token in value.split(b",")}
+
+    def _host(self, authority: bytes | None) -> str:
+        hosts = self._found.get(b"host", _NONE)
+        if len(hosts) > 1 or (not hosts and self.is_11):
+            raise Refused(problems.BAD_REQUEST, "There must be exactly one Host field.", close=True)
+        if not hosts:
+            return (authority or b"").decode("ascii").lower()
+        host = hosts[0]
+        if not _HOST.fullmatch(host):
+            raise Refused(problems.BAD_REQUEST, "The Host field is not host[:port].", close=True)
+        if authority is not None and authority.lower() != host.lower():
+            raise Refused(problems.BAD_REQUEST, "Host and target name different hosts.", close=True)
+        return host.decode("ascii").lower()
+
+    def _traceparent(self) -> str | None:
+        values = self._found[b"traceparent"]
+        if len(values) != 1 or not _TRACEPARENT.fullmatch(values[0]):
+            return None
+        return values[0].decode("ascii")
+
+    def _is_chunked(self) -> bool:
+        codings = self._found[b"transfer-encoding"]
+        if not self.is_11 or b"content-length" in self._found or len(codings) > 1:
+            raise Refused(problems.BAD_REQUEST, "The body is framed in more than one way.", close=True)
+        if codings[0].lower() != b"chunked":
+            raise Refused(problems.NOT_IMPLEMENTED, "The only transfer coding is chunked.", close=True)
+        return True
+
+    def _content_length(self) -> int:
+        values = self._found[b"content-length"]
+        if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 15:
+            raise Refused(problems.BAD_REQUEST, "Content-Length is not one number.", close=True)
+        return int(values[0])
+
+    def _expects_continue(self) -> bool:
+        values = self._found[b"expect"]
+        if len(values) > 1 or values[0].lower() != b"100-continue":
+            raise Refused(problems.EXPECTATION_FAILED, close=True)
+        return self.is_11
+
+
+def _split_target(method: str, target: bytes) -> tuple[str, bytes, bytes | None]:
+    """Return path, query with its `?`, and the authority of an absolute-form target (RFC 9112 section 3.2)."""
+    if len(target) > TARGET_BYTES_MAX:
+        raise Refused(problems.TARGET_TOO_LONG, close=True)
+    authority = None
+    if not target.startswith(b"/"):
+        authority, target = _absolute_form(method, target)
+    path, question, query = target.partition(b"?")
+    if _AMBIGUOUS_PATH.search(path):
+        raise Refused(problems.BAD_REQUEST, "The path can be read in more than one way.", close=True)
+    if query and _BAD_QUERY.search(query):
+        raise Refused(problems.BAD_REQUEST, "The query has characters that must be encoded.", close=True)
+    return path.decode("ascii"), question + query, authority
+
+
+def _absolute_form(method: str, target: bytes) -> tuple[bytes, bytes]:
+    scheme, separator, rest = target.partition(b"://")
+    if method == "CONNECT" or not separator or scheme.lower() not in {b"http", b"https"}:
+        raise Refused(problems.BAD_REQUEST, "The target must start with a slash.", close=True)
+    end = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
+    authority, target = rest[:end], rest[end:]
+    if not _HOST.fullmatch(authority):
+        raise Refused(problems.BAD_REQUEST, "The target's authority is not host[:port].", close=True)
+    return authority, target if target.startswith(b"/") else b"/" + target

@@ -1,0 +1,1 @@
+"""One request's way: route, key, limit, upstream, record."""

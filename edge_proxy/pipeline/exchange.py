@@ -1,0 +1,59 @@
+"""One request on its way through the pipeline, and how its parts look on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tollway.events.v1 import usage_event_pb2 as events
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
+
+from edge_proxy.http1.server.protocol import ClientConnection
+from edge_proxy.http1.server.request import RequestHead
+from edge_proxy.keys.grant import Grant
+from edge_proxy.limiter.policy import CompiledPolicy
+from edge_proxy.pipeline.wire import RouteBytes
+from edge_proxy.routing.routes import Route
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """What is known about one request so far."""
+
+    client: ClientConnection
+    head: RequestHead
+    id: bytes
+    id_text: str
+    start_us: int
+    traceparent: str
+    route: Route | None = None
+    grant: Grant | None = None
+    wire: RouteBytes | None = None
+    policy: CompiledPolicy | None = None
+    verdict: ratelimit.Verdict | None = None
+    is_admitted_by_limiter: bool = False
+    is_recordable: bool = True
+    is_started: bool = False
+    has_upstream_answer: bool = False
+    keep_alive: bool = False
+    status: int = 0
+    outcome: int = events.OUTCOME_REFUSED
+    upstream_latency_us: int = 0
+    response_bytes: int = 0
+    duration_us: int = 0
+
+
+def frame(data: bytes, *, is_chunked: bool, is_last: bool) -> bytes:
+    """Return body bytes as they stand on the wire."""
+    if not is_chunked:
+        return data
+    framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return framed + LAST_CHUNK if is_last else framed
+
+
+def id_text(request_id: bytes) -> str:
+    """Return a request id as clients are told it."""
+    text = request_id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,1 @@
+"""The processes of an edge: a supervisor and its workers."""

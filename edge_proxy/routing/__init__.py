@@ -1,0 +1,1 @@
+"""The routes file and the table that requests are matched against."""

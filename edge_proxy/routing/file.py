@@ -1,0 +1,264 @@
+"""The routes file: what may stand in it, and everything that is wrong with it, told at once.
+
+The file is YAML. `${NAME}` inside a string is replaced by that environment variable. Unknown fields are violations, so
+that a typo is never silently a default. `read` returns a compiled, immutable table or raises `RoutesFileError` with
+one violation per problem: the path in the file and what is wrong there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge_proxy.routing.routes import LimiterAway, Route, RouteTable, Upstream, compile_table
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+|\{[a-z][a-z0-9_]*\}")
+_HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9\-.]*[a-z0-9])?(?::\d{1,5})?")
+_METHOD: Final = re.compile(r"[A-Z]+")
+_ROUTE_ID: Final = r"^[a-z][a-z0-9_\-]{0,63}$"
+ROUTES_MAX: Final = 10_000
+# A path's template is part of every event, and events have a bound.
+PATH_CHARACTERS_MAX: Final = 1_024
+
+
+class RoutesFileError(Exception):
+    """The routes file cannot be used.
+
+    Args:
+        violations: One line per problem: path in the file, then what is wrong.
+    """
+
+    def __init__(self, violations: list[str]) -> None:
+        super().__init__("; ".join(violations))
+        self.violations = violations
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class UpstreamEntry(_Strict):
+    """Where requests can go."""
+
+    urls: Annotated[list[str], Field(min_length=1, max_length=64)]
+    keep_alive_connections: Annotated[int, Field(ge=0, le=65_536)] = 256
+    keep_alive_idle_seconds: Annotated[int, Field(ge=1, le=3_600)] = 30
+    connections_max: Annotated[int, Field(ge=1, le=65_536)] = 4_096
+
+    @field_validator("urls")
+    @classmethod
+    def _urls_are_origins(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError(f"{url!r} is not http://host[:port] or https://host[:port]")
+            if parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
+                raise ValueError(f"{url!r} must be an origin; a prefix belongs to the route's rewrite")
+            if parts.port is not None and not 0 < parts.port < 65_536:
+                raise ValueError(f"{url!r} has no such port")
+        return urls
+
+
+class MatchEntry(_Strict):
+    """Which requests a route is for: exactly one of `path` and `path_prefix`."""
+
+    hosts: Annotated[list[str], Field(max_length=100)] = []
+    path: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
+    path_prefix: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
+    methods: Annotated[list[str], Field(max_length=16)] = []
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a lower-case host name, optionally with a leading `*.`")
+        return hosts
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_tokens(cls, methods: list[str]) -> list[str]:
+        for method in methods:
+            if not _METHOD.fullmatch(method):
+                raise ValueError(f"{method!r} is not an upper-case method")
+        return methods
+
+    @field_validator("path", "path_prefix")
+    @classmethod
+    def _path_has_plain_segments(cls, path: str | None) -> str | None:
+        if path is None or path == "/":
+            return path
+        segments = path.removesuffix("/").split("/")
+        if segments[0] or not all(_SEGMENT.fullmatch(s) and s not in {".", ".."} for s in segments[1:]):
+            raise ValueError(f"{path!r} is not `/segment/{{name}}/…`")
+        return path
+
+    @model_validator(mode="after")
+    def _one_path(self) -> MatchEntry:
+        if (self.path is None) == (self.path_prefix is None):
+            raise ValueError("give exactly one of `path` and `path_prefix`")
+        return self
+
+
+class RewriteEntry(_Strict):
+    """How the path changes on its way to the upstream."""
+
+    strip_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
+    add_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
+
+
+class TimeoutsEntry(_Strict):
+    """How long the edge waits for the upstream."""
+
+    connect_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
+    first_byte_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 60_000
+    idle_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 60_000
+
+
+class RouteEntry(_Strict):
+    """One route."""
+
+    id: Annotated[str, Field(pattern=_ROUTE_ID)]
+    match: MatchEntry
+    upstream: str
+    rewrite: RewriteEntry = RewriteEntry()
+    auth: Literal["key", "none"] = "key"
+    scopes: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=50)] = []
+    cost_units: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    limiter_unavailable: Literal["degrade", "open", "closed"] = "degrade"
+    timeouts: TimeoutsEntry = TimeoutsEntry()
+    body_bytes_max: Annotated[int, Field(ge=0, le=1 << 40)] = 10 << 20
+
+    @model_validator(mode="after")
+    def _scopes_need_keys(self) -> RouteEntry:
+        if self.scopes and self.auth == "none":
+            raise ValueError("`scopes` need `auth: key`")
+        return self
+
+
+class RoutesFile(_Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    upstreams: Annotated[dict[str, UpstreamEntry], Field(min_length=1, max_length=1_000)]
+    routes: Annotated[list[RouteEntry], Field(min_length=1, max_length=ROUTES_MAX)]
+
+
+def read(path: Path, environment: Mapping[str, str] | None = None) -> RouteTable:
+    """Read, check and compile a routes file.
+
+    Raises:
+        RoutesFileError: It cannot be read, or something in it is wrong.
+    """
+    return parse(read_text(path), os.environ if environment is None else environment)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a routes file.
+
+    Raises:
+        RoutesFileError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RoutesFileError([f"{path}: {error}"]) from None
+
+
+def parse(text: str, environment: Mapping[str, str]) -> RouteTable:
+    """Check and compile the text of a routes file."""
+    violations: list[str] = []
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RoutesFileError([f"not YAML: {' '.join(str(error).split())}"]) from None
+    document = _interpolate(document, environment, "", violations)
+    checked: RoutesFile | None = None
+    try:
+        checked = RoutesFile.model_validate(document)
+    except ValidationError as error:
+        violations += [f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors()]
+    if checked is not None:
+        violations += _cross_check(checked)
+    if violations or checked is None:
+        raise RoutesFileError(violations)
+    upstreams = {name: _to_upstream(name, entry) for name, entry in checked.upstreams.items()}
+    return compile_table([_to_route(entry, upstreams[entry.upstream]) for entry in checked.routes], upstreams)
+
+
+def _interpolate(value: Any, environment: Mapping[str, str], path: str, violations: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {k: _interpolate(v, environment, f"{path}.{k}".lstrip("."), violations) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_interpolate(v, environment, f"{path}[{i}]", violations) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    missing = [name for name in _VARIABLE.findall(value) if name not in environment]
+    violations += [f"{path}: environment variable {name} is not set" for name in missing]
+    return _VARIABLE.sub(lambda found: environment.get(found[1], "http://unset.invalid"), value)
+
+
+def _cross_check(checked: RoutesFile) -> list[str]:
+    violations = []
+    seen: dict[str, int] = {}
+    for index, route in enumerate(checked.routes):
+        if route.upstream not in checked.upstreams:
+            violations.append(f"routes[{index}].upstream: no upstream is called {route.upstream!r}")
+        if route.id in seen:
+            violations.append(f"routes[{index}].id: {route.id!r} is taken by routes[{seen[route.id]}]")
+        seen.setdefault(route.id, index)
+        strip = route.rewrite.strip_prefix
+        if strip and not _starts_with_segments(route.match.path or route.match.path_prefix or "", strip):
+            violations.append(f"routes[{index}].rewrite.strip_prefix: the matched path does not start with {strip!r}")
+    return violations
+
+
+def _starts_with_segments(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".") or "file"
+
+
+def _to_upstream(name: str, entry: UpstreamEntry) -> Upstream:
+    return Upstream(
+        name=name,
+        urls=tuple(entry.urls),
+        keep_alive_connections=entry.keep_alive_connections,
+        keep_alive_idle_seconds=entry.keep_alive_idle_seconds,
+        connections_max=entry.connections_max,
+    )
+
+
+def _to_route(entry: RouteEntry, upstream: Upstream) -> Route:
+    is_prefix = entry.match.path_prefix is not None
+    return Route(
+        id=entry.id,
+        hosts=tuple(entry.match.hosts),
+        path=(entry.match.path_prefix if is_prefix else entry.match.path) or "/",
+        is_prefix=is_prefix,
+        methods=frozenset(entry.match.methods),
+        upstream=upstream,
+        strip_prefix=entry.rewrite.strip_prefix or "",
+        add_prefix=entry.rewrite.add_prefix or "",
+        needs_key=entry.auth == "key",
+        scopes=frozenset(entry.scopes),
+        cost_units=entry.cost_units,
+        limiter_away=LimiterAway(entry.limiter_unavailable),
+        connect_timeout_seconds=entry.timeouts.connect_ms / 1000,
+        first_byte_timeout_seconds=entry.timeouts.first_byte_ms / 1000,
+        idle_timeout_seconds=entry.timeouts.idle_ms / 1000,
+        body_bytes_max=entry.body_bytes_max,
+    )

@@ -1,0 +1,1 @@
+"""Usage events from the request to whoever counts them."""

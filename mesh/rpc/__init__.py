@@ -1,0 +1,1 @@
+"""gRPC as every process serves and calls it."""

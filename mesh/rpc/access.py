@@ -1,0 +1,315 @@
+"""Who may call what, read from the contract and enforced in one place.
+
+Every RPC carries `(tollway.options.v1.access)`. `AccessRules` reads it from the descriptors and refuses to be built
+when an RPC has none. `Verifier` turns the `authorization` metadata into a `Principal`. `authorize` compares the two:
+
+- no credentials where some are needed: UNAUTHENTICATED
+- the wrong kind of caller, or a role without the permission inside its own tenant: PERMISSION_DENIED
+- another tenant's organization: NOT_FOUND, the same answer as for one that does not exist
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+import grpc
+import jwt
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from tollway.options.v1 import access_pb2
+
+from mesh.clock import Clock
+from mesh.rpc.errors import NotFound, PermissionDenied, RpcError, Unauthenticated, Unavailable, Violations
+from mesh.rpc.tokens import PROCESS_ALGORITHM, read_jwks, read_process_token, read_session_token
+
+SERVICE_ACCOUNT_PREFIX: Final = "tw_sa_"
+SERVICE_ACCOUNT_CACHE_SECONDS: Final = 1.0
+SERVICE_ACCOUNT_CACHE_MAX: Final = 10_000
+JWKS_REFETCH_SECONDS_MIN: Final = 1.0
+_BEARER: Final = "Bearer "
+_INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+class PrincipalKind(Enum):
+    """What kind of caller this is."""
+
+    PERSON = access_pb2.CALLER_PERSON
+    SERVICE_ACCOUNT = access_pb2.CALLER_SERVICE_ACCOUNT
+    PROCESS = access_pb2.CALLER_PROCESS
+    ANYONE = access_pb2.CALLER_ANYONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls. `subject` is a person's or service account's id, or a process's name."""
+
+    kind: PrincipalKind
+    subject: str = ""
+    organization_id: UUID | None = None
+    role: access_pb2.Role.ValueType = access_pb2.ROLE_UNSPECIFIED
+    platform_roles: tuple[access_pb2.PlatformRole.ValueType, ...] = ()
+    token: str = field(default="", repr=False)
+
+
+ANYONE: Final = Principal(kind=PrincipalKind.ANYONE)
+
+_current: ContextVar[Principal] = ContextVar("tollway_principal", default=ANYONE)
+
+
+def current_principal() -> Principal:
+    """Return who made the call that is being handled."""
+    return _current.get()
+
+
+def set_principal(principal: Principal) -> None:
+    """Note who made the call that this task handles; for the server's interceptor and for tests."""
+    _current.set(principal)
+
+
+class CredentialsMissing(Unauthenticated):
+    """Credentials are needed: send `authorization: Bearer` with a session or service account token."""
+
+
+class CredentialsInvalid(Unauthenticated):
+    """These credentials are not valid, or no longer."""
+
+
+class CallerNotAllowed(PermissionDenied):
+    """This kind of caller may not do this."""
+
+
+class RoleInsufficient(PermissionDenied):
+    """Your role does not include this."""
+
+
+class OrganizationNotFound(NotFound):
+    """There is no such organization."""
+
+
+class VerifierUnavailable(Unavailable):
+    """Credentials cannot be checked right now; try again."""
+
+
+class RuleMissing(Exception):
+    """An RPC has no complete access option, so the server does not start; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """The access option of one RPC, ready to be asked."""
+
+    method: MethodDescriptor
+    callers: frozenset[int]
+    permission: access_pb2.Permission.ValueType
+    tenant_field: str
+    processes: frozenset[str]
+
+
+class AccessRules:
+    """The rules of all RPCs that a server offers, by `/package.Service/Method`.
+
+    Args:
+        services: The descriptors of the services offered.
+
+    Raises:
+        RuleMissing: An RPC has no access option, or one that cannot be enforced.
+    """
+
+    def __init__(self, services: Iterable[ServiceDescriptor]) -> None:
+        self._rules = {
+            f"/{service.full_name}/{method.name}": read_rule(method)
+            for service in services
+            for method in service.methods
+        }
+
+    def find(self, path: str) -> Rule | None:
+        """Return the rule of an RPC; None for health and reflection, which anyone may call."""
+        if path.startswith(_INFRASTRUCTURE):
+            return None
+        return self._rules[path]
+
+
+def read_rule(method: MethodDescriptor) -> Rule:
+    """Read an RPC's rule.
+
+    Raises:
+        RuleMissing: There is none, or it contradicts itself.
+    """
+    options = method.GetOptions()
+    name = method.full_name
+    if not options.HasExtension(access_pb2.access):
+        raise RuleMissing(f"{name} has no (tollway.options.v1.access)")
+    access = options.Extensions[access_pb2.access]
+    callers = frozenset(access.callers)
+    people = callers & {access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT}
+    if not callers or access_pb2.CALLER_UNSPECIFIED in callers:
+        raise RuleMissing(f"{name} names no callers")
+    if people and not (access.permission and access.tenant_field):
+        raise RuleMissing(f"{name} lets people call, so it needs a permission and a tenant_field")
+    if access.tenant_field and access.tenant_field not in method.input_type.fields_by_name:
+        raise RuleMissing(f"{name}: its request has no field {access.tenant_field}")
+    if (access_pb2.CALLER_PROCESS in callers) != bool(access.processes):
+        raise RuleMissing(f"{name}: CALLER_PROCESS and processes belong together")
+    return Rule(
+        method=method,
+        callers=callers,
+        permission=access.permission,
+        tenant_field=access.tenant_field,
+        processes=frozenset(access.processes),
+    )
+
+
+def role_has(role: int, permission: int) -> bool:
+    """Tell whether a role inside an organization holds a permission."""
+    return role in _grant(permission).roles
+
+
+def platform_role_has(platform_roles: Iterable[int], permission: int) -> bool:
+    """Tell whether one of the operator's roles holds a permission in every organization."""
+    return not set(platform_roles).isdisjoint(_grant(permission).platform_roles)
+
+
+def _grant(permission: int) -> access_pb2.Grant:
+    value = access_pb2.Permission.DESCRIPTOR.values_by_number[permission]
+    return value.GetOptions().Extensions[access_pb2.grant]
+
+
+def authorize(rule: Rule, principal: Principal, request: Message | None) -> None:
+    """Let a call pass or raise.
+
+    Args:
+        rule: The RPC's rule.
+        principal: Who calls.
+        request: The request; None for an RPC that takes a stream (its rule has no tenant).
+
+    Raises:
+        RpcError: As the module's introduction says.
+    """
+    if access_pb2.CALLER_ANYONE in rule.callers:
+        return
+    if principal.kind is PrincipalKind.ANYONE:
+        raise CredentialsMissing
+    if principal.kind.value not in rule.callers:
+        raise CallerNotAllowed(f"{principal.kind.name} {principal.subject}")
+    if principal.kind is PrincipalKind.PROCESS:
+        if principal.subject not in rule.processes:
+            raise CallerNotAllowed(f"process {principal.subject}")
+        return
+    _authorize_person(rule, principal, request)
+
+
+def _authorize_person(rule: Rule, principal: Principal, request: Message | None) -> None:
+    tenant = _tenant_of(rule, request)
+    if platform_role_has(principal.platform_roles, rule.permission):
+        return
+    if tenant != principal.organization_id:
+        raise OrganizationNotFound(f"{principal.subject} of {principal.organization_id} named {tenant}")
+    if not role_has(principal.role, rule.permission):
+        raise RoleInsufficient(
+            metadata={"permission": access_pb2.Permission.Name(rule.permission).removeprefix("PERMISSION_")}
+        )
+
+
+def _tenant_of(rule: Rule, request: Message | None) -> UUID:
+    violations = Violations()
+    text = str(getattr(request, rule.tenant_field, ""))
+    try:
+        return UUID(text)
+    except ValueError:
+        violations.add(rule.tenant_field, "must be a UUID, for example 01890a5d-ac96-774b-bcce-b302099a8057")
+    violations.raise_if_any()
+    raise AssertionError
+
+
+class Verifier:
+    """Turns credentials into principals.
+
+    Args:
+        process_secret: The installation's process secret.
+        fetch_jwks: Gets the key set of session tokens from `auth`.
+        resolve_service_account: Asks `auth` who holds a `tw_sa_` token; None where nobody does.
+        clock: For the caches.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_secret: str,
+        fetch_jwks: Callable[[], Awaitable[str]],
+        resolve_service_account: Callable[[str], Awaitable[Principal | None]],
+        clock: Clock,
+    ) -> None:
+        self._process_secret = process_secret
+        self._fetch_jwks = fetch_jwks
+        self._resolve_service_account = resolve_service_account
+        self._clock = clock
+        self._keys: dict[str, Any] = {}
+        self._keys_fetched_at = float("-inf")
+        self._service_accounts: dict[str, tuple[float, Principal | None]] = {}
+
+    async def principal(self, authorization: str | None) -> Principal:
+        """Verify the value of an `authorization` field; None means that nobody in particular calls.
+
+        Raises:
+            CredentialsInvalid: The credentials are not valid.
+            VerifierUnavailable: They cannot be checked.
+        """
+        if not authorization:
+            return ANYONE
+        if not authorization.startswith(_BEARER):
+            raise CredentialsInvalid("not a bearer token")
+        token = authorization.removeprefix(_BEARER).strip()
+        try:
+            if token.startswith(SERVICE_ACCOUNT_PREFIX):
+                return await self._service_account(token)
+            if jwt.get_unverified_header(token).get("alg") == PROCESS_ALGORITHM:
+                name = read_process_token(token, self._process_secret)
+                return Principal(kind=PrincipalKind.PROCESS, subject=name, token=token)
+            return await self._session(token)
+        except (jwt.InvalidTokenError, KeyError, ValueError) as error:
+            raise CredentialsInvalid(repr(error)) from error
+
+    async def _session(self, token: str) -> Principal:
+        if jwt.get_unverified_header(token).get("kid") not in self._keys:
+            await self._refetch_keys()
+        claims = read_session_token(token, self._keys)
+        return Principal(
+            kind=PrincipalKind.PERSON,
+            subject=claims["sub"],
+            organization_id=UUID(claims["org"]),
+            role=access_pb2.Role.Value(f"ROLE_{claims['role'].upper()}"),
+            platform_roles=tuple(
+                access_pb2.PlatformRole.Value(f"PLATFORM_ROLE_{name.upper()}") for name in claims.get("prole", ())
+            ),
+            token=token,
+        )
+
+    async def _refetch_keys(self) -> None:
+        # A flood of tokens with made-up key ids must not become a flood of calls to auth.
+        if self._clock.monotonic() - self._keys_fetched_at < JWKS_REFETCH_SECONDS_MIN:
+            return
+        try:
+            self._keys = dict(read_jwks(await self._fetch_jwks()))
+        except (grpc.RpcError, RpcError) as error:
+            raise VerifierUnavailable(repr(error)) from error
+        self._keys_fetched_at = self._clock.monotonic()
+
+    async def _service_account(self, token: str) -> Principal:
+        now = self._clock.monotonic()
+        cached = self._service_accounts.get(token)
+        if cached is None or now - cached[0] >= SERVICE_ACCOUNT_CACHE_SECONDS:
+            try:
+                cached = (now, await self._resolve_service_account(token))
+            except (grpc.RpcError, RpcError) as error:
+                raise VerifierUnavailable(repr(error)) from error
+            if len(self._service_accounts) >= SERVICE_ACCOUNT_CACHE_MAX:
+                self._service_accounts.clear()
+            self._service_accounts[token] = cached
+        if cached[1] is None:
+            raise CredentialsInvalid("unknown service account token")
+        return cached[1]

@@ -1,0 +1,169 @@
+"""What stands between the wire and every handler, in one interceptor so that its order cannot be got wrong.
+
+From the outside in: mask (an exception's text never reaches a caller; grpc.aio would send it word for word), context
+(request id and RPC bound to the logs), trace, credentials, access rule, handler. Each call ends in one log line and
+one observation, whatever happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_status import rpc_status
+from opentelemetry import trace
+from prometheus_client import Counter, Histogram
+
+from mesh.clock import Clock
+from mesh.ids import IdSource
+from mesh.observability import TRACEPARENT, span
+from mesh.rpc.access import AccessRules, Principal, PrincipalKind, Verifier, authorize, set_principal
+from mesh.rpc.errors import InternalError, RpcError, Unavailable
+
+REQUEST_ID: Final = "x-request-id"
+REQUEST_ID_LENGTH_MAX: Final = 64
+_AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+_REQUESTS: Final = Counter("tollway_rpc_requests_total", "RPCs handled", ["method", "code"])
+_DURATION: Final = Histogram("tollway_rpc_duration_seconds", "Duration of unary RPCs", ["method"])
+
+log = structlog.get_logger()
+
+
+class DependencyUnavailable(Unavailable):
+    """Something that this needs is away; try again."""
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """Wraps every handler of a server.
+
+    Args:
+        rules: The access rules of everything that the server offers.
+        verifier: Turns credentials into principals.
+        clock: For durations.
+        ids: For request ids that the caller did not send.
+    """
+
+    def __init__(self, *, rules: AccessRules, verifier: Verifier, clock: Clock, ids: IdSource) -> None:
+        self._rules = rules
+        self._verifier = verifier
+        self._clock = clock
+        self._ids = ids
+
+    async def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Return the handler inside its guard."""
+        handler = await continuation(details)
+        rule = self._rules.find(details.method) if handler is not None else None
+        if handler is None or rule is None:
+            return handler
+        metadata = dict(details.invocation_metadata)
+        wrap = _WRAPPERS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        return wrap(self, handler, rule, metadata, details.method)
+
+    @contextlib.asynccontextmanager
+    async def guard(
+        self, rule: Any, metadata: dict[str, Any], path: str, context: Any, request: Any
+    ) -> AsyncIterator[None]:
+        """Run a handler's body: mask, context, trace, credentials, access."""
+        started = self._clock.monotonic()
+        request_id = str(metadata.get(REQUEST_ID) or self._ids.uuid7())[:REQUEST_ID_LENGTH_MAX]
+        structlog.contextvars.bind_contextvars(request_id=request_id, rpc=path)
+        failure: RpcError | None = None
+        code = grpc.StatusCode.OK
+        try:
+            with span(path, metadata.get(TRACEPARENT), kind=trace.SpanKind.SERVER):
+                principal = await self._verifier.principal(metadata.get("authorization"))
+                _bind(principal)
+                authorize(rule, principal, request)
+                yield
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except RpcError as error:
+            failure = error
+        except grpc.aio.AioRpcError as error:
+            away = error.code() in _AWAY
+            failure = DependencyUnavailable(repr(error)) if away else InternalError(repr(error))
+        except Exception as error:  # the outermost edge: nothing unexpected may get past it
+            log.exception("rpc_crashed")
+            failure = InternalError(repr(error))
+        finally:
+            code = failure.grpc_code if failure else code
+            self._observe(path, code, started, failure)
+        if failure is not None:
+            await _abort(context, failure)
+
+    def _observe(self, path: str, code: grpc.StatusCode, started: float, failure: RpcError | None) -> None:
+        elapsed_seconds = self._clock.monotonic() - started
+        _REQUESTS.labels(path, code.name).inc()
+        _DURATION.labels(path).observe(elapsed_seconds)
+        say = log.error if code is grpc.StatusCode.INTERNAL else log.info
+        say(
+            "rpc",
+            status=code.name,
+            duration_ms=round(elapsed_seconds * 1000, 3),
+            reason=failure.reason() if failure else None,
+            detail=failure.detail if failure else None,
+        )
+
+
+def _bind(principal: Principal) -> None:
+    set_principal(principal)
+    if principal.kind in {PrincipalKind.PERSON, PrincipalKind.SERVICE_ACCOUNT}:
+        structlog.contextvars.bind_contextvars(
+            user_id=principal.subject, organization_id=str(principal.organization_id)
+        )
+
+
+async def _abort(context: Any, failure: RpcError) -> NoReturn:
+    await context.abort_with_status(rpc_status.to_status(failure.to_status()))
+    raise AssertionError
+
+
+def _unary_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        async with guard.guard(rule, metadata, path, context, request):
+            return await handler.unary_unary(request, context)
+        raise AssertionError  # the guard has aborted
+
+    return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _unary_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with guard.guard(rule, metadata, path, context, request):
+            async for answer in handler.unary_stream(request, context):
+                yield answer
+
+    return grpc.unary_stream_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _stream_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+    async def call(requests: Any, context: Any) -> Any:
+        async with guard.guard(rule, metadata, path, context, None):
+            return await handler.stream_unary(requests, context)
+        raise AssertionError  # the guard has aborted
+
+    return grpc.stream_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _stream_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+    async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+        async with guard.guard(rule, metadata, path, context, None):
+            async for answer in handler.stream_stream(requests, context):
+                yield answer
+
+    return grpc.stream_stream_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+
+
+_WRAPPERS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
+    (False, False): _unary_unary,
+    (False, True): _unary_stream,
+    (True, False): _stream_unary,
+    (True, True): _stream_stream,
+}

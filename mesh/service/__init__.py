@@ -1,0 +1,1 @@
+"""What a process is made of: run, stop, health."""
