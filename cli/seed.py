@@ -1,4 +1,4 @@
-"""Puts the demo data into an installation; safe to repeat, and separate from the schema.
+"""Puts the schema and the demo data into an installation; safe to repeat. Neither needs the other's files.
 
 Accounts are written as auth's system role, which is the only one that may. Subscriptions are another matter, see
 `cli/subscriptions.py`.
@@ -6,6 +6,10 @@ Accounts are written as auth's system role, which is the only one that may. Subs
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,13 +17,20 @@ import asyncpg
 from argon2 import PasswordHasher
 
 from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, Organization
+from cli.stack import StackError
+from cli.stack.installation import Installation
+from cli.stack.parts import ROOT, inherited_environment
+from cli.stack.process import die_with_parent
 from cli.stack.secrets import Secrets
+from cli.stack.servers import roles
 from contract import key_format
+from mesh.database import migrate
 from mesh.database.sql import load
 
 QUERIES = load(__package__)
 PEPPER_VERSION: Final = 1
 SERVICE_ACCOUNT_DAYS: Final = 365
+SUBSCRIBE_SECONDS_MAX: Final = 60.0
 
 
 async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
@@ -41,6 +52,48 @@ async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
     finally:
         await connection.close()
     return sum(inserted)
+
+
+async def migrate_and_seed(installation: Installation) -> int:
+    """Migrates every service and inserts the demo accounts; returns how many organizations were new.
+
+    Raises:
+        StackError: a migration or a statement failed.
+    """
+    try:
+        await migrate.up(installation.postgres.dsn(roles.OWNER))
+        return await seed_accounts(installation.postgres.dsn("tollway_auth_system"), installation.secrets)
+    except (migrate.MigrationError, asyncpg.PostgresError, OSError) as error:
+        raise StackError(f"the database cannot be migrated: {error}") from error
+
+
+def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
+    """Subscribes the demo tenants through billing, in a process of its own.
+
+    Args:
+        addresses: Where each service is.
+        secrets: For that process's token.
+
+    Raises:
+        StackError: billing refuses.
+    """
+    where = {f"TOLLWAY_{name.upper()}_ADDRESS": address for name, address in addresses.items()}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.subscriptions"],
+            cwd=ROOT,
+            env={**inherited_environment(), **where, "TOLLWAY_PROCESS_SECRET": secrets.process_secret},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SUBSCRIBE_SECONDS_MAX,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"the demo subscriptions took longer than {SUBSCRIBE_SECONDS_MAX:.0f} s") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise StackError(f"the demo subscriptions failed: {said[-1]}")
 
 
 async def _is_same_installation(connection: asyncpg.Connection, secrets: Secrets) -> bool:

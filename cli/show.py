@@ -14,7 +14,7 @@ import click
 from cli import demo_data
 from cli.demo_data import Organization
 from cli.stack.installation import Installation
-from cli.stack.roles import SERVICES
+from cli.stack.servers.roles import SERVICES
 from cli.stack.stack_file import GRAPHQL_PATH
 
 PAID_PLAN: Final = "starter"

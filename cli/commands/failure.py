@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from cli.stack.errors import StackError
+from cli.stack import StackError
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130  # as shells report SIGINT

@@ -14,8 +14,7 @@ import click
 
 from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
-from cli.stack import stack_file
-from cli.stack.errors import StackError
+from cli.stack import StackError, stack_file
 from cli.stack.layout import Layout
 from mesh.database import migrate as schema
 

@@ -10,9 +10,9 @@ import click
 from cli import seed as demo
 from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
+from cli.seed import subscribe
 from cli.stack import secrets, stack_file
 from cli.stack.layout import Layout
-from cli.stack.prepare import subscribe
 
 
 @click.command()

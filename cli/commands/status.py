@@ -8,10 +8,9 @@ import click
 
 from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
-from cli.stack import lock, stack_file
+from cli.stack import StackError, stack_file
 from cli.stack.children import not_ready_reason
-from cli.stack.errors import StackError
-from cli.stack.layout import Layout
+from cli.stack.layout import Layout, is_locked
 
 
 @click.command()
@@ -21,7 +20,7 @@ def status(data_dir: Path) -> None:
     layout = Layout(data_dir=data_dir.resolve())
     with told_in_one_line():
         described = stack_file.read(layout.stack_file)
-        if not lock.is_held(layout.lock):
+        if not is_locked(layout.lock):
             raise StackError(f"{layout.stack_file} is left over from a stack that was killed: nothing runs")
         reasons = {name: not_ready_reason(url) for name, url in stack_file.ready_urls(described).items()}
         for name, reason in reasons.items():

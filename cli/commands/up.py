@@ -13,11 +13,10 @@ import click
 from cli import show
 from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir, option_name, port_options
-from cli.stack.dead import Restart, StopAll
-from cli.stack.dev import Restarter
-from cli.stack.options import Options
+from cli.stack.installation import Options
 from cli.stack.ports import DEFAULT_PORTS
 from cli.stack.up import RunningStack, running_stack
+from cli.stack.watch import Restart, Restarter, StopAll
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

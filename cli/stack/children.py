@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from cli.stack.death_signal import die_with_parent
-from cli.stack.errors import StackError
-from cli.stack.log_tail import last_line
+from cli.stack import StackError
 from cli.stack.parts import ROOT, Part
+from cli.stack.process import die_with_parent, last_line
 
 READY_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 15.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.stack.installation import Installation
-from cli.stack.roles import SERVICES, service_logins
+from cli.stack.servers.roles import SERVICES, service_logins
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EDGE_DRAIN_SECONDS: Final = 5
@@ -56,7 +56,14 @@ def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part
     return [
         Part(
             name="smtp",
-            command=[*python, "cli.stack.smtp_catcher", "--listen", smtp, "--folder", str(installation.layout.mail)],
+            command=[
+                *python,
+                "cli.stack.servers.smtp",
+                "--listen",
+                smtp,
+                "--folder",
+                str(installation.layout.mail),
+            ],
             environment=dict(inherited),
             log_path=installation.layout.log("smtp"),
             ready_url=f"tcp://{smtp}",

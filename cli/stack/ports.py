@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cli.stack.errors import StackError
+from cli.stack import StackError
 
 LOOPBACK: Final = "127.0.0.1"
 AUTOMATIC_PORTS: Final = range(15_000, 32_000)

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cli.stack.errors import StackError
-from cli.stack.files import write_json
-from cli.stack.roles import SUPERUSER, logins
+from cli.stack import StackError
+from cli.stack.layout import write_json
+from cli.stack.servers.roles import SUPERUSER, logins
 
 SECRET_BYTES: Final = 32
 VERSION: Final = 1

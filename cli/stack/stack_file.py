@@ -1,20 +1,30 @@
-"""`stack.json`: what runs, for scripts and tests. Its keys are a contract (DESIGN.md 11); more may be added."""
+"""`stack.json`: what runs, for scripts and tests. Its keys are a contract (DESIGN.md 11); more may be added.
+
+A stack that was killed leaves its file behind, and for a moment its processes; the next start clears both.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from cli import demo_data
-from cli.stack.errors import StackError
+from cli.stack import StackError
 from cli.stack.installation import Installation
-from cli.stack.roles import SERVICES, SUPERUSER
+from cli.stack.layout import Layout
+from cli.stack.servers.roles import SERVICES, SUPERUSER
 
 VERSION: Final = 1
 GRAPHQL_PATH: Final = "/graphql"
 READY_PATH: Final = "/health/ready"
+POLL_SECONDS: Final = 0.1
+LEFTOVER_SECONDS_MAX: Final = 30.0
 
 
 def describe(installation: Installation, pids: Mapping[str, list[int]]) -> dict[str, Any]:
@@ -111,3 +121,36 @@ def _dsns(installation: Installation) -> dict[str, str]:
         for login in installation.postgres.passwords
         if login != SUPERUSER
     }
+
+
+def clear_leftovers(layout: Layout, say: Callable[[str], None]) -> None:
+    """Waits for the end of processes of a run that was killed: they are told by the kernel, and take a moment.
+
+    The lock says that the run itself is over, so its `stack.json` describes nothing any more.
+    """
+    if not layout.stack_file.exists():
+        return
+    say("the last run was killed: its data and journal are kept")
+    with contextlib.suppress(StackError):
+        left = [pid for pids in read(layout.stack_file).get("pids", {}).values() for pid in pids]
+        deadline = time.monotonic() + LEFTOVER_SECONDS_MAX
+        while any(_is_ours(pid, layout) for pid in left) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    layout.stack_file.unlink(missing_ok=True)
+
+
+def _is_ours(pid: int, layout: Layout) -> bool:
+    """Says whether a process was started before the file that names it: a later one has only inherited the number."""
+    try:
+        started_seconds = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    return is_running(pid) and started_seconds <= layout.stack_file.stat().st_mtime
+
+
+def is_running(pid: int) -> bool:
+    """Says whether a process is there and has not ended."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -17,17 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from cli.stack import children, leftovers, lock, ports, roles, stack_file
+from cli.seed import migrate_and_seed, subscribe
+from cli.stack import StackError, children, ports, stack_file
 from cli.stack.children import Child
-from cli.stack.errors import StackError
-from cli.stack.files import write_json
-from cli.stack.installation import Installation
-from cli.stack.layout import Layout
-from cli.stack.log_tail import last_line
-from cli.stack.options import Options
+from cli.stack.installation import Installation, Options
+from cli.stack.layout import Layout, locked, write_json
 from cli.stack.parts import inherited_environment, parts
-from cli.stack.prepare import migrate_and_seed, subscribe
-from cli.stack.servers import running_servers
+from cli.stack.process import last_line
+from cli.stack.servers import roles
+from cli.stack.servers.running import running_servers
 
 POLL_SECONDS: Final = 0.1
 # Looking for the edge's workers walks over every process of the machine: not on every turn.
@@ -64,7 +62,7 @@ class RunningStack:
             StackError: naming it and its log.
         """
         for name, pid in self._own_pids.items():
-            if not leftovers.is_running(pid):
+            if not stack_file.is_running(pid):
                 path = self.installation.layout.log(name)
                 raise StackError(f"{name} has ended: {last_line(path)} (log: {path})")
 
@@ -123,8 +121,8 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
         ) from error
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_stoppable())
-        cleanup.enter_context(lock.held(layout.lock))
-        leftovers.clear(layout, say)
+        cleanup.enter_context(locked(layout.lock))
+        stack_file.clear_leftovers(layout, say)
         _reset_if_asked(options, layout)
         layout.create()
         chosen = ports.choose(options.given_ports, automatic=options.automatic_ports)

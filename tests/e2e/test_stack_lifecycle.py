@@ -17,7 +17,7 @@ import psutil
 import pytest
 import redis
 
-from cli.stack import leftovers
+from cli.stack import stack_file
 from tests.support.stack import running_stack
 
 pytestmark = pytest.mark.timeout(240)
@@ -52,8 +52,8 @@ def all_pids(stack):
 
 def assert_ended(pids):
     deadline = time.monotonic() + ENDED_SECONDS_MAX
-    while left := [pid for pid in pids if leftovers.is_running(pid)]:
-        names = [psutil.Process(pid).cmdline() for pid in left if leftovers.is_running(pid)]
+    while left := [pid for pid in pids if stack_file.is_running(pid)]:
+        names = [psutil.Process(pid).cmdline() for pid in left if stack_file.is_running(pid)]
         assert time.monotonic() < deadline, f"still there: {names}"
         time.sleep(0.05)
 
@@ -61,7 +61,7 @@ def assert_ended(pids):
 def assert_described(stack):
     assert (stack.data_dir / "stack.json").stat().st_mode & 0o077 == 0
     assert len(stack.file["edge"]["pids"]) == 2, "a supervisor and its worker"
-    assert all(leftovers.is_running(pid) for pid in all_pids(stack))
+    assert all(stack_file.is_running(pid) for pid in all_pids(stack))
     assert stack.file["pids"]["supervisor"] == [stack.process.pid]
 
 

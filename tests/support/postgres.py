@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from cli.stack import roles
 from cli.stack.ports import LOOPBACK, free_ports
-from cli.stack.postgres import RunningPostgres, start_postgres
+from cli.stack.servers import roles
+from cli.stack.servers.postgres import RunningPostgres, start_postgres
 
 TEMPLATE = "tollway_template"
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.stack.ports import free_ports
-from cli.stack.redis import RunningRedis, start_redis
+from cli.stack.servers.redis import RunningRedis, start_redis
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 import redis.asyncio as redis
 
-from cli.stack import roles
+from cli.stack.servers import roles
 
 
 @pytest.mark.parametrize("service", roles.SERVICES)

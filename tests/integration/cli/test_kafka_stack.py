@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from cli.stack import kafka
+from cli.stack.servers import kafka
 from tests.support.stack import Client, eventually, running_stack
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]

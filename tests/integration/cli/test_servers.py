@@ -15,16 +15,16 @@ import psutil
 import pytest
 import redis
 
-from cli.stack import children, roles
-from cli.stack.errors import StackError
+from cli.stack import StackError, children
+from cli.stack.installation import Options
 from cli.stack.layout import Layout
-from cli.stack.options import Options
 from cli.stack.parts import Part
 from cli.stack.ports import Ports, choose, free_ports
-from cli.stack.postgres import start_postgres
-from cli.stack.redis import start_redis
-from cli.stack.servers import running_servers
-from cli.stack.unprivileged import RunAs
+from cli.stack.process import RunAs
+from cli.stack.servers import roles
+from cli.stack.servers.postgres import start_postgres
+from cli.stack.servers.redis import start_redis
+from cli.stack.servers.running import running_servers
 from tests.support.folders import open_folder
 
 
@@ -141,7 +141,15 @@ def test_automatic_ports_are_different_and_kept_from_other_processes():
 def test_mails_are_caught_as_files(tmp_path):
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
-    command = [sys.executable, "-m", "cli.stack.smtp_catcher", "--listen", address, "--folder", str(tmp_path / "mail")]
+    command = [
+        sys.executable,
+        "-m",
+        "cli.stack.servers.smtp",
+        "--listen",
+        address,
+        "--folder",
+        str(tmp_path / "mail"),
+    ]
     part = Part(
         name="smtp",
         command=command,
@@ -168,7 +176,7 @@ def test_mails_are_caught_as_files(tmp_path):
 
 def test_a_taken_smtp_port_is_said_in_one_line(tmp_path):
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "cli.stack.smtp_catcher", "--folder", str(tmp_path), "--listen"]
+    command = [sys.executable, "-m", "cli.stack.servers.smtp", "--folder", str(tmp_path), "--listen"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen(1)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cli.stack.kafka import create_topics, start_kafka
 from cli.stack.ports import free_ports
+from cli.stack.servers.kafka import create_topics, start_kafka
 from mesh import kafka
 from mesh.database.pools import Database
 from services.metering.consumer import USAGE_EVENTS_TOPIC, UsageConsumer, source_of

@@ -15,7 +15,7 @@ import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from cli.stack.ports import free_ports
-from cli.stack.redis import RunningRedis, start_redis
+from cli.stack.servers.redis import RunningRedis, start_redis
 from mesh.redis import RedisUnavailable
 from services.ratelimit.convert import to_policy
 from tests.integration.ratelimit.conftest import Running, replica

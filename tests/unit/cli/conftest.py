@@ -6,7 +6,7 @@ from cli.stack import secrets
 from cli.stack.installation import Installation
 from cli.stack.layout import Layout
 from cli.stack.ports import DEFAULT_PORTS, Ports
-from cli.stack.roles import PostgresAccess
+from cli.stack.servers.roles import PostgresAccess
 
 
 @pytest.fixture

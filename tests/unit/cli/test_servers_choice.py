@@ -10,12 +10,12 @@ from aiokafka.errors import KafkaConnectionError
 
 from cli import subscriptions
 from cli.demo_data import TENANTS
-from cli.stack import kafka, servers
-from cli.stack.errors import StackError
+from cli.stack import StackError
+from cli.stack.installation import Options
 from cli.stack.layout import Layout
-from cli.stack.options import Options
 from cli.stack.ports import DEFAULT_PORTS, Ports
-from cli.stack.smtp_catcher import Mailbox
+from cli.stack.servers import kafka, running
+from cli.stack.servers.smtp import Mailbox
 
 
 class Started:
@@ -37,18 +37,18 @@ def log(monkeypatch):
         log.append("set up")
 
     monkeypatch.setattr(
-        servers, "start_postgres", lambda **given: Started("postgres", log, port=given["port"], admin_dsn="admin")
+        running, "start_postgres", lambda **given: Started("postgres", log, port=given["port"], admin_dsn="admin")
     )
-    monkeypatch.setattr(servers, "start_redis", lambda **_given: Started("redis", log, url="redis://own/0"))
+    monkeypatch.setattr(running, "start_redis", lambda **_given: Started("redis", log, url="redis://own/0"))
     monkeypatch.setattr(kafka, "start_kafka", lambda **_given: Started("kafka", log, bootstrap="own:9092"))
-    monkeypatch.setattr(servers, "_set_up", set_up)
+    monkeypatch.setattr(running, "_set_up", set_up)
     return log
 
 
 def run(tmp_path, **options):
     layout = Layout(data_dir=tmp_path)
     chosen = Options(data_dir=tmp_path, given_ports={}, **options)
-    return servers.running_servers(chosen, layout, Ports(by_part=DEFAULT_PORTS), lambda _text: None)
+    return running.running_servers(chosen, layout, Ports(by_part=DEFAULT_PORTS), lambda _text: None)
 
 
 def test_our_own_are_started_and_stopped_in_the_opposite_order(tmp_path, log):

@@ -7,11 +7,10 @@ import json
 import pytest
 
 from cli import demo_data
-from cli.stack import stack_file
-from cli.stack.errors import StackError
-from cli.stack.files import write_json
+from cli.stack import StackError, stack_file
+from cli.stack.layout import write_json
 from cli.stack.parts import parts
-from cli.stack.roles import SERVICES
+from cli.stack.servers.roles import SERVICES
 
 PIDS = {
     name: [number] for number, name in enumerate(["supervisor", "gateway", "upstream", "smtp", *SERVICES], start=10)

@@ -9,11 +9,11 @@ import signal
 
 import pytest
 
-from cli.stack import children, lock, up
-from cli.stack.errors import StackError
-from cli.stack.options import Options
+from cli.stack import StackError, children, up
+from cli.stack.installation import Options
+from cli.stack.layout import is_locked
 from cli.stack.ports import DEFAULT_PORTS
-from cli.stack.servers import RunningServers
+from cli.stack.servers.running import RunningServers
 
 
 class FakeProcess:
@@ -98,7 +98,7 @@ def test_the_stack_file_is_there_exactly_while_everything_runs(world):
 
 def test_the_lock_is_held_meanwhile_and_gone_afterwards(world):
     with world.up():
-        assert lock.is_held(world.installation.layout.lock)
+        assert is_locked(world.installation.layout.lock)
     assert not world.installation.layout.lock.exists()
 
 
@@ -135,7 +135,7 @@ def test_a_signal_ends_it_and_a_second_one_does_not_disturb_the_clean_up(world, 
 
 def test_a_server_that_ends_ends_the_stack(world, monkeypatch):
     with world.up() as stack:
-        monkeypatch.setattr("cli.stack.leftovers.is_running", lambda _pid: False)
+        monkeypatch.setattr("cli.stack.stack_file.is_running", lambda _pid: False)
         with pytest.raises(StackError, match="postgres has ended"):
             stack.serve(lambda: None)
 

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from cli.stack.files import write_json
+from cli.stack.layout import write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

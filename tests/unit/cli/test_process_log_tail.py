@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cli.stack.log_tail import LINE_CHARACTERS_MAX, last_line, tail
+from cli.stack.process import LINE_CHARACTERS_MAX, last_line, tail
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,9 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
-from cli.stack.death_signal import die_with_parent
-from cli.stack.errors import StackError
-from cli.stack.log_tail import last_line
+from cli.stack import StackError
 from cli.stack.ports import LOOPBACK, is_free
+from cli.stack.process import die_with_parent, last_line
 
 KAFKA_VERSION: Final = "4.1.1"
 SLF4J_VERSION: Final = "1.7.36"

@@ -1,7 +1,7 @@
-"""`tollway dev`: restarts the processes whose source has changed.
+"""What the supervisor does on every turn: a dead child or a changed source means an end or a new child.
 
-Modification times are compared twice a second; a restart that fails is said and tried again on the next change, so a
-half-typed line does not take the stack down.
+`tollway dev` compares modification times twice a second. A restart that fails is said and tried again on the next
+change, so a half-typed line does not take the stack down.
 """
 
 from __future__ import annotations
@@ -11,12 +11,56 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from cli.stack.errors import StackError
+from cli.stack import StackError
 from cli.stack.parts import ROOT
 from cli.stack.up import RunningStack
 
+RESTARTS_MAX: Final = 20
 LOOK_SECONDS: Final = 0.5
 SUFFIXES: Final = (".py", ".sql", ".yaml", ".lua")
+
+
+class StopAll:
+    """Ends the stack when a child ends, so that nobody works with half of one."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self._stack = stack
+
+    def __call__(self) -> None:
+        """Looks once.
+
+        Raises:
+            StackError: naming the child, its exit status and its last log line.
+        """
+        for child in self._stack.dead():
+            raise StackError(str(child.death()))
+
+
+class Restart:
+    """Starts a child that ended anew, a bounded number of times; for tests that kill.
+
+    Args:
+        stack: What runs.
+        say: Told who died.
+    """
+
+    def __init__(self, stack: RunningStack, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._say = say
+        self._left = RESTARTS_MAX
+
+    def __call__(self) -> None:
+        """Looks once.
+
+        Raises:
+            StackError: when children keep dying, or one does not come back.
+        """
+        for child in self._stack.dead():
+            if self._left == 0:
+                raise StackError(f"{child.death()}; restarted {RESTARTS_MAX} times already")
+            self._left -= 1
+            self._say(f"{child.death()}; starting it again")
+            self._stack.restart(child.name)
 
 
 class Restarter:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from cli.stack import unprivileged
-from cli.stack.errors import StackError
-from cli.stack.unprivileged import RunAs
+from cli.stack import StackError, process
+from cli.stack.process import RunAs
 
 STRANGER = RunAs(uid=54_321, gid=54_321, name="stranger")
 
 
 def test_an_ordinary_user_runs_it_as_themselves(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert unprivileged.choose() == RunAs()
+    assert process.choose_user() == RunAs()
     assert RunAs().popen_arguments() == {}
 
 
 def test_root_lends_an_unprivileged_user_without_its_groups(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    chosen = unprivileged.choose()
+    chosen = process.choose_user()
     assert chosen.uid not in (0, None)
     assert chosen.popen_arguments()["extra_groups"] == []
 
 
 def test_a_machine_without_such_a_user_is_told_so(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(unprivileged, "USER_NAMES", ("no-such-user",))
+    monkeypatch.setattr(process, "USER_NAMES", ("no-such-user",))
     with pytest.raises(StackError, match="no-such-user"):
-        unprivileged.choose()
+        process.choose_user()
 
 
 def test_the_first_closed_folder_on_the_way_is_found(tmp_path):

@@ -15,10 +15,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from cli.stack.death_signal import die_with_parent
-from cli.stack.errors import StackError
-from cli.stack.log_tail import last_line
+from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
+from cli.stack.process import die_with_parent, last_line
 
 PROGRAM_NAMES = ("redis-server", "valkey-server")
 START_SECONDS_MAX = 30.0

@@ -1,6 +1,6 @@
 """A mail server that delivers to a folder: every mail of the local stack becomes an `.eml` file there.
 
-Run as `python -m cli.stack.smtp_catcher --listen 127.0.0.1:1025 --folder var/mail`.
+Run as `python -m cli.stack.servers.smtp --listen 127.0.0.1:1025 --folder var/mail`.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 
-from cli.stack import leftovers
+from cli.stack import stack_file
 from cli.stack.layout import Layout
 
 
 def test_a_clean_folder_needs_nothing(tmp_path):
     said = []
-    leftovers.clear(Layout(data_dir=tmp_path), said.append)
+    stack_file.clear_leftovers(Layout(data_dir=tmp_path), said.append)
     assert said == []
 
 
@@ -23,7 +23,7 @@ def test_a_stale_file_is_told_and_removed(tmp_path):
     os.waitpid(gone, 0)
     layout.stack_file.write_text(json.dumps({"version": 1, "pids": {"edge": [gone]}}))
     said = []
-    leftovers.clear(layout, said.append)
+    stack_file.clear_leftovers(layout, said.append)
     assert len(said) == 1
     assert not layout.stack_file.exists()
 
@@ -31,7 +31,7 @@ def test_a_stale_file_is_told_and_removed(tmp_path):
 def test_a_damaged_file_does_not_stop_the_next_start(tmp_path):
     layout = Layout(data_dir=tmp_path)
     layout.stack_file.write_text("{")
-    leftovers.clear(layout, lambda _text: None)
+    stack_file.clear_leftovers(layout, lambda _text: None)
     assert not layout.stack_file.exists()
 
 
@@ -39,6 +39,6 @@ def test_a_number_that_somebody_else_got_since_is_not_waited_for(tmp_path):
     layout = Layout(data_dir=tmp_path)
     layout.stack_file.write_text("{}")
     os.utime(layout.stack_file, (1_000, 1_000))
-    assert not leftovers._is_ours(os.getpid(), layout)
+    assert not stack_file._is_ours(os.getpid(), layout)
     os.utime(layout.stack_file)
-    assert leftovers._is_ours(os.getpid(), layout)
+    assert stack_file._is_ours(os.getpid(), layout)

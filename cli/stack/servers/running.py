@@ -10,15 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from cli.stack import kafka, roles, secrets
-from cli.stack.errors import StackError
-from cli.stack.installation import Installation
+from cli.stack import StackError, secrets
+from cli.stack.installation import Installation, Options
 from cli.stack.layout import Layout
-from cli.stack.options import Options
 from cli.stack.ports import LOOPBACK, Ports
-from cli.stack.postgres import start_postgres
-from cli.stack.redis import start_redis
 from cli.stack.secrets import Secrets
+from cli.stack.servers import kafka, roles
+from cli.stack.servers.postgres import start_postgres
+from cli.stack.servers.redis import start_redis
 
 POSTGRES_PORT_DEFAULT = 5432
 

