@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import add_RateLimitServiceServicer_to_server
@@ -19,7 +18,7 @@ from mesh.rpc.server import Server
 from mesh.service.listener import HealthListener
 from mesh.service.process import ProcessContext, read_roles, run
 from services.ratelimit.config import RateLimitSettings
-from services.ratelimit.counters import Answer, Call, Counters, greeting
+from services.ratelimit.counters import Counters, greeting
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.metering_usage import MeteringUsage
 from services.ratelimit.policies import Policies
@@ -47,11 +46,9 @@ async def serve(context: ProcessContext, settings: RateLimitSettings) -> None:
     )
     policies, counters = Policies(db), Counters(pipe)
     leases = EdgeLeases(pipe=pipe, ids=ids)
-
-    async def run_calls(calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
-        return await counters.run(calls, seed_first=seed_first)
-
-    seeder = Seeder(usage=MeteringUsage(metering=clients.metering, clock=clock), run=run_calls, tasks=context.tasks)
+    seeder = Seeder(
+        usage=MeteringUsage(metering=clients.metering, clock=clock), run=counters.teach, tasks=context.tasks
+    )
     handler = RateLimitHandler(
         decisions=DecisionService(policies=policies, counters=counters, seeder=seeder, clock=clock),
         policies=PolicyService(db=db, policies=policies, clock=clock),

@@ -46,13 +46,26 @@ Record: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What Redis said to a call: a record per decision, or which windows to seed first; neither where it refused."""
+    """What Redis said to a call: a record per decision, or what must happen first; neither where it refused.
+
+    Args:
+        records: The decisions.
+        unseeded: Windows to seed first.
+        is_forgotten: Whether Redis must be taught the script first.
+    """
 
     records: list[Record] | None = None
     unseeded: tuple[UnseededWindow, ...] = ()
+    is_forgotten: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing else must happen first."""
+        return not (self.unseeded or self.is_forgotten)
 
 
 REFUSED: Final = Answer()
+FORGOTTEN: Final = Answer(is_forgotten=True)
 
 
 class Call:
@@ -175,8 +188,8 @@ class Counters:
     def __init__(self, pipe: RedisPipe) -> None:
         self._pipe = pipe
 
-    async def run(self, calls: Sequence[Call], *, seed_first: Sequence[bool]) -> list[Answer]:
-        """Run calls in one round trip.
+    async def run(self, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
+        """Run calls in one round trip. They are written before anything is awaited.
 
         Args:
             calls: One per organization and mode.
@@ -188,14 +201,16 @@ class Counters:
         Raises:
             RedisUnavailable: Redis is away or too slow; whether units were taken is not known.
         """
-        arguments = [call.arguments(seed_first=first) for call, first in zip(calls, seed_first, strict=True)]
-        replies = await self._pipe.call([("EVALSHA", SCRIPT_SHA, *each) for each in arguments])
-        forgotten = [number for number, reply in enumerate(replies) if _is_forgotten(reply)]
-        if forgotten:
-            # After SCRIPT FLUSH or a failover; EVAL teaches it again.
-            again = await self._pipe.call([("EVAL", SCRIPT, *arguments[number]) for number in forgotten])
-            for number, reply in zip(forgotten, again, strict=True):
-                replies[number] = reply
+        return await self._run(("EVALSHA", SCRIPT_SHA), calls, seed_first)
+
+    async def teach(self, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
+        """Run calls as `run` does, and give Redis the script with them: after SCRIPT FLUSH or a failover."""
+        return await self._run(("EVAL", SCRIPT), calls, seed_first)
+
+    async def _run(self, how: Command, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
+        replies = await self._pipe.call(
+            [(*how, *call.arguments(seed_first=first)) for call, first in zip(calls, seed_first, strict=True)]
+        )
         return [_read(call, reply) for call, reply in zip(calls, replies, strict=True)]
 
 
@@ -220,6 +235,8 @@ def _is_forgotten(reply: Reply) -> bool:
 
 def _read(call: Call, reply: Reply) -> Answer:
     if not isinstance(reply, bytes):
+        if _is_forgotten(reply):
+            return FORGOTTEN
         _SCRIPT_ERRORS.inc()
         log.error("script_refused", detail=repr(reply))
         return REFUSED

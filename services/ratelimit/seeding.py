@@ -5,9 +5,9 @@ missing (nothing was there, or Redis was flushed), decide.lua says so instead of
 since the start of the window is asked for, once, however many batches wait for it. Where the mark is there nothing of
 this runs, so the hot path pays nothing.
 
-**The trade-off.** A batch waits `SEED_WAIT_SECONDS` at most; then it is decided with what Redis has, so a slow metering
-service delays nobody for long but may let requests past a quota. The question goes on in the background, with pauses
-while metering is away, and raises the counters when it is answered. A counter is raised to the larger of the two
+**The trade-off.** A batch waits a moment at most (`rounds.py`); then it is decided with what Redis has, so a slow
+metering service delays nobody for long but may let requests past a quota. The question goes on in the background, with
+pauses while metering is away, and raises the counters when it is answered. A counter is raised to the larger of the two
 figures, never to their sum: what was counted since the flush is in metering as well, except for the last moments that
 are still on their way there. Those, and only those, are given away.
 """
@@ -30,7 +30,6 @@ from services.ratelimit.calendar_windows import window_id, window_start
 from services.ratelimit.counters import Answer, Call
 from services.ratelimit.model import Seed, UnseededWindow, WindowKind, WindowScope
 
-SEED_WAIT_SECONDS: Final = 0.03
 RETRY_PAUSE_SECONDS_MIN: Final = 0.5
 RETRY_PAUSE_SECONDS_MAX: Final = 30.0
 SEEDINGS_MAX: Final = 10_000
@@ -162,4 +161,6 @@ class Seeder:
                     used=int(used.to_integral_value(ROUND_CEILING)),
                 ),
             )
-        await self._run([seeding], [False])
+        (answer,) = await self._run([seeding], [False])
+        if answer.records is None:
+            raise RedisUnavailable("the seed was refused")

@@ -1,13 +1,12 @@
 """What ratelimit promises: verdicts for batches, and policies that are in force within a second.
 
 A batch is sorted by organization and mode, asked about in one round trip to Redis, and put back into its order. Any
-number of batches may be on their way at once; what is decided together is decided in order, batches among each other
-in the order in which Redis sees them.
+number of batches may be on their way at once. Decisions of one organization and mode are made in the order in which
+their batches came (`rounds.py`); batches about other organizations may pass.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,15 +18,15 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from mesh.clock import Clock
 from mesh.database.pools import Database
-from mesh.redis import RedisUnavailable
 from services.ratelimit import store
 from services.ratelimit.calendar_windows import calendar_instant
-from services.ratelimit.counters import REFUSED, Answer, Call, Counters
+from services.ratelimit.counters import Answer, Call, Counters
 from services.ratelimit.errors import PolicyNotFound
-from services.ratelimit.model import Policy, UnseededWindow
+from services.ratelimit.model import Policy
 from services.ratelimit.policies import Policies
 from services.ratelimit.policy_layout import PolicyLayout
-from services.ratelimit.seeding import SEED_WAIT_SECONDS, Seeder
+from services.ratelimit.rounds import SEED_WAIT_SECONDS, Rounds
+from services.ratelimit.seeding import Seeder
 
 ORGANIZATION_ID_BYTES: Final = 16
 
@@ -60,13 +59,21 @@ class DecisionService:
         counters: The counters.
         seeder: Rebuilds counters that are not known.
         clock: Chooses calendar windows.
+        seed_wait_seconds: How long a call waits for its seed.
     """
 
-    def __init__(self, *, policies: Policies, counters: Counters, seeder: Seeder, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        counters: Counters,
+        seeder: Seeder,
+        clock: Clock,
+        seed_wait_seconds: float = SEED_WAIT_SECONDS,
+    ) -> None:
         self._policies = policies
-        self._counters = counters
-        self._seeder = seeder
         self._clock = clock
+        self._rounds = Rounds(counters=counters, seeder=seeder, seed_wait_seconds=seed_wait_seconds)
 
     async def decide(self, decisions: Sequence[pb.Decision], give_backs: Iterable[pb.GiveBack]) -> Decided:
         """Decide a batch and give units back. Never fails: where Redis is away the verdicts say so."""
@@ -85,7 +92,7 @@ class DecisionService:
                     back.request_id, back.api_key_id, back.route_id, back.cost_units or 1, back.calendar_time_us
                 )
         asked = list(calls.values())
-        answers = await self._ask(asked) if asked else []
+        answers = await self._rounds.ask(asked) if asked else []
         verdicts: list[pb.Verdict] = [_NO_POLICY] * len(decisions)
         _COUNTS[pb.VERDICT_KIND_NO_POLICY].inc(len(no_policy))
         for call, answer in zip(asked, answers, strict=True):
@@ -102,29 +109,6 @@ class DecisionService:
             instant = calendar_instant(self._clock.now(layout.policy.organization_id))
             call = calls[key] = Call(layout, test_mode=test_mode, instant=instant)
         return call
-
-    async def _ask(self, calls: Sequence[Call]) -> list[Answer]:
-        try:
-            answers = await self._counters.run(calls, seed_first=[self._seeds_first(call) for call in calls])
-            waiting = [number for number, answer in enumerate(answers) if answer.unseeded]
-            if waiting:
-                await self._seed([(calls[number], answers[number].unseeded) for number in waiting])
-                again = await self._counters.run(
-                    [calls[number] for number in waiting], seed_first=[False] * len(waiting)
-                )
-                for number, answer in zip(waiting, again, strict=True):
-                    answers[number] = answer
-        except RedisUnavailable:
-            return [REFUSED] * len(calls)
-        return answers
-
-    def _seeds_first(self, call: Call) -> bool:
-        return not call.test_mode and not self._seeder.is_running(call.layout.policy.organization_id.bytes)
-
-    async def _seed(self, wanted: Sequence[tuple[Call, Sequence[UnseededWindow]]]) -> None:
-        running = [task for call, unseeded in wanted if (task := self._seeder.start(call, unseeded)) is not None]
-        if running:
-            await asyncio.wait(running, timeout=SEED_WAIT_SECONDS)
 
 
 _NO_POLICY: Final = pb.Verdict(kind=pb.VERDICT_KIND_NO_POLICY)

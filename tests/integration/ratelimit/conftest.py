@@ -25,7 +25,7 @@ from mesh.ids import RandomIds
 from mesh.redis import RedisPipe
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import ProcessTokens
-from services.ratelimit.counters import Answer, Call, Counters, greeting
+from services.ratelimit.counters import Counters, greeting
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.model import WindowScope
 from services.ratelimit.policies import Policies
@@ -43,11 +43,19 @@ class FakeUsage:
     units: dict[bytes, Decimal] = field(default_factory=dict)
     away: bool = False
     questions: list[UUID] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    # Closed by a test that wants a question to stay open.
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def billable_units(
         self, organization_id: UUID, start_time: datetime, scope: WindowScope
     ) -> dict[bytes, Decimal]:
         self.questions.append(organization_id)
+        self.asked.set()
+        await self.gate.wait()
         if self.away:
             raise UsageUnavailable
         return self.units
@@ -83,7 +91,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def replica(database: TestDatabase, redis_url: str, timeout_seconds: float = 0.5) -> AsyncIterator[Running]:
+async def replica(
+    database: TestDatabase, redis_url: str, timeout_seconds: float = 0.5, seed_wait_seconds: float = 10
+) -> AsyncIterator[Running]:
     db = await Database.connect(
         tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="ratelimit-test"
     )
@@ -92,11 +102,8 @@ async def replica(database: TestDatabase, redis_url: str, timeout_seconds: float
     policies, counters, usage = Policies(db), Counters(pipe), FakeUsage()
     leases = EdgeLeases(pipe=pipe, ids=ids)
 
-    async def run_calls(calls: list[Call], seed_first: list[bool]) -> list[Answer]:
-        return await counters.run(calls, seed_first=seed_first)
-
     async with asyncio.TaskGroup() as tasks:
-        seeder = Seeder(usage=usage, run=run_calls, tasks=tasks)
+        seeder = Seeder(usage=usage, run=counters.teach, tasks=tasks)
         loops = [tasks.create_task(each.run()) for each in (pipe, policies, leases)]
         await asyncio.wait_for(policies.loaded.wait(), 10)
         await asyncio.wait_for(pipe.connected.wait(), 10)
@@ -108,7 +115,13 @@ async def replica(database: TestDatabase, redis_url: str, timeout_seconds: float
                     pb.DESCRIPTOR.services_by_name["RateLimitService"],
                     add_RateLimitServiceServicer_to_server,
                     RateLimitHandler(
-                        decisions=DecisionService(policies=policies, counters=counters, seeder=seeder, clock=clock),
+                        decisions=DecisionService(
+                            policies=policies,
+                            counters=counters,
+                            seeder=seeder,
+                            clock=clock,
+                            seed_wait_seconds=seed_wait_seconds,
+                        ),
                         policies=PolicyService(db=db, policies=policies, clock=clock),
                         leases=leases,
                     ),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
@@ -43,6 +44,29 @@ async def test_a_batch_is_decided_in_order_and_told_its_policy_once(running: Run
     assert list(first.policies) == [put]
     assert list(second.policies) == []
     assert first.live_edges == 1
+
+
+async def test_messages_of_one_stream_are_decided_in_their_order_while_the_first_one_seeds(running: Running) -> None:
+    await running.put(to_policy(policy(bucket(3), month(1_000))))
+    running.usage.gate.clear()
+    sent: asyncio.Queue[pb.DecideRequest] = asyncio.Queue()
+
+    async def requests() -> AsyncIterator[pb.DecideRequest]:
+        while True:
+            yield await sent.get()
+
+    call = running.stub().Decide(requests(), metadata=running.metadata("edge_proxy"), timeout=20)
+    sent.put_nowait(pb.DecideRequest(batch_id=1, decisions=[decision(2)]))
+    await running.usage.asked.wait()
+    sent.put_nowait(pb.DecideRequest(batch_id=2, decisions=[decision(2)]))
+    # An organization without a policy needs no counter, so its answer shows that the message before it was read.
+    stranger = pb.Decision(organization_id=uuid.uuid4().bytes)
+    sent.put_nowait(pb.DecideRequest(batch_id=3, decisions=[stranger]))
+    assert (await call.read()).batch_id == 3
+    running.usage.gate.set()
+    answers = [await call.read(), await call.read()]
+    assert [(answer.batch_id, kinds(answer)) for answer in answers] == [(1, [A]), (2, [D])]
+    call.cancel()
 
 
 async def test_without_a_policy_the_verdict_says_so(running: Running) -> None:

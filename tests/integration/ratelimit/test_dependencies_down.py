@@ -106,7 +106,14 @@ async def test_many_batches_that_meet_an_unknown_month_ask_metering_once(running
     assert len(running.usage.questions) == 1
 
 
-async def test_without_metering_decisions_go_on_and_the_month_is_corrected_later(running: Running) -> None:
+async def test_without_metering_decisions_go_on_and_the_month_is_corrected_later(
+    database: TestDatabase, redis_url: str
+) -> None:
+    async with replica(database, redis_url, seed_wait_seconds=0.03) as running:
+        await decide_without_metering(running)
+
+
+async def decide_without_metering(running: Running) -> None:
     await running.put(to_policy(policy(bucket(100), month(10))))
     running.usage.units, running.usage.away = {b"": Decimal(10)}, True
     (answer,) = await running.decide([decision()])

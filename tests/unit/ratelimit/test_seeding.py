@@ -48,8 +48,10 @@ class ScriptedCounters(Counters):
     def __init__(self, script: Redis) -> None:
         self._script = script
 
-    async def run(self, calls: Sequence[Call], *, seed_first: Sequence[bool]) -> list[Answer]:
+    async def run(self, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
         return await self._script.run(calls, seed_first)
+
+    teach = run
 
 
 class Usage:
@@ -109,7 +111,9 @@ async def test_a_question_that_fails_is_asked_again(tasks: asyncio.TaskGroup, mo
     assert len(redis.calls) == 2
 
 
-def deciding(redis: Redis, usage: Usage | NoUsage, tasks: asyncio.TaskGroup) -> DecisionService:
+def deciding(
+    redis: Redis, usage: Usage | NoUsage, tasks: asyncio.TaskGroup, seed_wait_seconds: float = 60
+) -> DecisionService:
     policies = Policies(db=None)  # type: ignore[arg-type]
     policies.take(LIMITS)
     return DecisionService(
@@ -117,6 +121,7 @@ def deciding(redis: Redis, usage: Usage | NoUsage, tasks: asyncio.TaskGroup) -> 
         counters=ScriptedCounters(redis),
         seeder=Seeder(usage=usage, run=redis.run, tasks=tasks),
         clock=ManualClock(NOW),
+        seed_wait_seconds=seed_wait_seconds,
     )
 
 
@@ -147,14 +152,11 @@ async def test_without_counters_the_verdict_is_unavailable(
     assert [verdict.kind for verdict in decided.verdicts] == [pb.VERDICT_KIND_UNAVAILABLE]
 
 
-async def test_a_slow_metering_service_delays_no_decision_beyond_its_share(
-    tasks: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.ratelimit.service.SEED_WAIT_SECONDS", 0.0)
+async def test_a_slow_metering_service_delays_no_decision_beyond_its_share(tasks: asyncio.TaskGroup) -> None:
     redis, usage = Redis(), Usage()
     unseeded = Answer(unseeded=(UnseededWindow(key=1, window=2),))
     redis.answers = [unseeded, Answer(records=[(1, 0, 0, 9, 99, 5, 6)]), Answer(records=[(1, 0, 0, 8, 98, 5, 6)])]
-    service = deciding(redis, usage, tasks)
+    service = deciding(redis, usage, tasks, seed_wait_seconds=0)
     for _ in range(2):
         decided = await service.decide([decision()], [])
         assert [verdict.kind for verdict in decided.verdicts] == [pb.VERDICT_KIND_ALLOWED]

@@ -154,15 +154,17 @@ async def test_leases_are_counted_by_redis_and_never_fewer_than_here() -> None:
         await renewing
 
 
-async def test_a_forgotten_script_is_sent_whole_and_a_refused_one_decides_nothing() -> None:
+async def test_a_forgotten_script_is_told_apart_and_a_refused_one_decides_nothing() -> None:
     layout = lay_out(policy(bucket()))
     answer = b"\x00" + layout.record.pack(1, 0, 0, 9, 60)
     pipe = Pipe(hiredis.ReplyError("NOSCRIPT No matching script"), hiredis.ReplyError("READONLY"), answer)
     calls = [Call(layout, test_mode=mode, instant=calendar_instant_of(0)) for mode in (False, True)]
-    found = await Counters(pipe).run(calls, seed_first=[True, False])  # type: ignore[arg-type]
+    counters = Counters(pipe)  # type: ignore[arg-type]
+    found = [*await counters.run(calls, [True, False]), *await counters.teach(calls[:1], [True])]
     assert [command[0] for command in pipe.commands] == ["EVALSHA", "EVALSHA", "EVAL"]
-    assert found[0].records == [(1, 0, 0, 9, 60)]
-    assert found[1].records is None
+    assert found[0].is_forgotten
+    assert (found[1].records, found[1].is_final) == (None, True)
+    assert found[2].records == [(1, 0, 0, 9, 60)]
 
 
 def test_keys_of_one_organization_carry_its_hash_tag_and_are_named_once() -> None:

@@ -57,8 +57,10 @@ class RateLimitServiceServicer:
     """
 
     def Decide(self, request_iterator, context):
-        """Decides requests in batches on one long-lived stream per edge worker. Batches are answered in any order; verdicts
-        inside one answer are in the order of their decisions.
+        """Decides requests in batches on one long-lived stream per edge worker. Verdicts inside one answer are in the order of
+        their decisions. Requests of one organization (live and test keys apart) are decided in the order in which the
+        stream carries them. Batches that are about different organizations may pass each other, so answers come in any
+        order of their `batch_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,10 @@ class RateLimitServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RateLimitServiceAsyncStub: ...
     Decide: _grpc.StreamStreamMultiCallable[_ratelimit_service_pb2.DecideRequest, _ratelimit_service_pb2.DecideResponse]
-    """Decides requests in batches on one long-lived stream per edge worker. Batches are answered in any order; verdicts
-    inside one answer are in the order of their decisions.
+    """Decides requests in batches on one long-lived stream per edge worker. Verdicts inside one answer are in the order of
+    their decisions. Requests of one organization (live and test keys apart) are decided in the order in which the
+    stream carries them. Batches that are about different organizations may pass each other, so answers come in any
+    order of their `batch_id`.
     """
     PutPolicy: _grpc.UnaryUnaryMultiCallable[_ratelimit_service_pb2.PutPolicyRequest, _ratelimit_service_pb2.Policy]
     """Puts the limits of an organization in force within a second. A version that is not newer changes nothing."""
@@ -48,8 +50,10 @@ class RateLimitServiceAsyncStub(RateLimitServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.StreamStreamMultiCallable[_ratelimit_service_pb2.DecideRequest, _ratelimit_service_pb2.DecideResponse]  # type: ignore[assignment]
-    """Decides requests in batches on one long-lived stream per edge worker. Batches are answered in any order; verdicts
-    inside one answer are in the order of their decisions.
+    """Decides requests in batches on one long-lived stream per edge worker. Verdicts inside one answer are in the order of
+    their decisions. Requests of one organization (live and test keys apart) are decided in the order in which the
+    stream carries them. Batches that are about different organizations may pass each other, so answers come in any
+    order of their `batch_id`.
     """
     PutPolicy: _aio.UnaryUnaryMultiCallable[_ratelimit_service_pb2.PutPolicyRequest, _ratelimit_service_pb2.Policy]  # type: ignore[assignment]
     """Puts the limits of an organization in force within a second. A version that is not newer changes nothing."""
@@ -65,8 +69,10 @@ class RateLimitServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_ratelimit_service_pb2.DecideRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ratelimit_service_pb2.DecideResponse], _abc.AsyncIterator[_ratelimit_service_pb2.DecideResponse]]:
-        """Decides requests in batches on one long-lived stream per edge worker. Batches are answered in any order; verdicts
-        inside one answer are in the order of their decisions.
+        """Decides requests in batches on one long-lived stream per edge worker. Verdicts inside one answer are in the order of
+        their decisions. Requests of one organization (live and test keys apart) are decided in the order in which the
+        stream carries them. Batches that are about different organizations may pass each other, so answers come in any
+        order of their `batch_id`.
         """
 
     @_abc_1.abstractmethod
