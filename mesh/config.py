@@ -7,7 +7,7 @@ variable: its name, what is wrong, never its value) and ends the process with st
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +33,41 @@ class ProcessSettings(BaseSettings):
     billing_address: str = "127.0.0.1:50054"
     notification_address: str = "127.0.0.1:50055"
     otlp_endpoint: str | None = None
+
+
+class ServiceSettings(ProcessSettings):
+    """What every service needs to know besides. The variables carry the service's name, for example `TOLLWAY_AUTH_DSN`.
+
+    A derived class names its service and has the fields `<service>_listen`, `<service>_metrics_listen`,
+    `<service>_dsn`, `<service>_system_dsn` and, where queries may go to a replica, `<service>_read_dsn`.
+    """
+
+    service: ClassVar[str]
+
+    @property
+    def listen(self) -> str:
+        """Return where the service answers RPCs."""
+        return str(getattr(self, f"{self.service}_listen"))
+
+    @property
+    def metrics_listen(self) -> str:
+        """Return where the service answers for its health and metrics."""
+        return str(getattr(self, f"{self.service}_metrics_listen"))
+
+    @property
+    def tenant_dsn(self) -> SecretStr:
+        """Return the data source name of the tenant role."""
+        return cast(SecretStr, getattr(self, f"{self.service}_dsn"))
+
+    @property
+    def system_dsn(self) -> SecretStr:
+        """Return the data source name of the system role."""
+        return cast(SecretStr, getattr(self, f"{self.service}_system_dsn"))
+
+    @property
+    def read_dsn(self) -> SecretStr | None:
+        """Return the data source name of a replica, if there is one."""
+        return cast("SecretStr | None", getattr(self, f"{self.service}_read_dsn", None))
 
 
 def load(settings_class: type[Settings]) -> Settings:

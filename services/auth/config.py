@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
-from mesh.config import KEY_BYTES, ProcessSettings, VersionedKeys
+from mesh.config import KEY_BYTES, ServiceSettings, VersionedKeys
 
 
 def _check_seed(value: SecretStr) -> SecretStr:
@@ -18,8 +18,10 @@ def _check_seed(value: SecretStr) -> SecretStr:
 Seed = Annotated[SecretStr, AfterValidator(_check_seed)]
 
 
-class AuthSettings(ProcessSettings):
+class AuthSettings(ServiceSettings):
     """Where auth listens, its databases and its secrets."""
+
+    service = "auth"
 
     auth_listen: str = "127.0.0.1:50051"
     auth_metrics_listen: str = "127.0.0.1:9101"

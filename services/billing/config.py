@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from mesh.config import ProcessSettings, VersionedKeys
+from mesh.config import ServiceSettings, VersionedKeys
 
 
-class BillingSettings(ProcessSettings):
+class BillingSettings(ServiceSettings):
     """Where billing listens, its databases and its data keys."""
+
+    service = "billing"
 
     billing_listen: str = "127.0.0.1:50054"
     billing_metrics_listen: str = "127.0.0.1:9104"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from mesh.config import ProcessSettings
+from mesh.config import ServiceSettings
 
 
-class MeteringSettings(ProcessSettings):
+class MeteringSettings(ServiceSettings):
     """Settings of the metering process."""
+
+    service = "metering"
 
     metering_listen: str = "127.0.0.1:50053"
     metering_metrics_listen: str = "127.0.0.1:9103"

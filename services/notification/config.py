@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
-from mesh.config import ProcessSettings, VersionedKeys
+from mesh.config import ServiceSettings, VersionedKeys
 from services.notification.mailer import parse_smtp_url
 from services.notification.message import parse_mailbox
 
@@ -21,8 +21,10 @@ def _check_mailbox(value: str) -> str:
     return value
 
 
-class NotificationSettings(ProcessSettings):
+class NotificationSettings(ServiceSettings):
     """Where notification listens, its databases, its data keys and the mail server."""
+
+    service = "notification"
 
     notification_listen: str = "127.0.0.1:50055"
     notification_metrics_listen: str = "127.0.0.1:9105"

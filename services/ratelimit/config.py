@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from mesh.config import ProcessSettings
+from mesh.config import ServiceSettings
 
 
-class RateLimitSettings(ProcessSettings):
+class RateLimitSettings(ServiceSettings):
     """Settings of the ratelimit process."""
+
+    service = "ratelimit"
 
     ratelimit_listen: str = "127.0.0.1:50052"
     ratelimit_metrics_listen: str = "127.0.0.1:9102"

@@ -26,7 +26,8 @@ OUTSIDE_SETTINGS = {"TOLLWAY_UPSTREAM_URL", "TOLLWAY_OWNER_DSN", "TOLLWAY_POSTGR
 
 def settings_of(module):
     found = vars(importlib.import_module(module)).values()
-    return [c for c in found if isinstance(c, type) and issubclass(c, ProcessSettings) and c is not ProcessSettings]
+    settings = [each for each in found if isinstance(each, type) and issubclass(each, ProcessSettings)]
+    return [each for each in settings if each.__module__ == module]
 
 
 def fields():
