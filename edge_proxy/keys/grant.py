@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-if TYPE_CHECKING:
-    from edge_proxy.pipeline.wire import RouteBytes
+from edge_proxy.keys.route_bytes import RouteBytes
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

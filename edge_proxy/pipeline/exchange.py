@@ -1,9 +1,8 @@
-"""One request on its way through the pipeline, and how its parts look on the wire."""
+"""One request on its way through the pipeline: what the steps have found out about it so far."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
@@ -11,11 +10,9 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from edge_proxy.http1.server.protocol import ClientConnection
 from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.keys.grant import Grant
+from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.limiter.policy import CompiledPolicy
-from edge_proxy.pipeline.wire import RouteBytes
 from edge_proxy.routing.routes import Route
-
-LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 @dataclass(slots=True, eq=False)
@@ -43,14 +40,6 @@ class Exchange:
     upstream_latency_us: int = 0
     response_bytes: int = 0
     duration_us: int = 0
-
-
-def frame(data: bytes, *, is_chunked: bool, is_last: bool) -> bytes:
-    """Return body bytes as they stand on the wire."""
-    if not is_chunked:
-        return data
-    framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-    return framed + LAST_CHUNK if is_last else framed
 
 
 def id_text(request_id: bytes) -> str:

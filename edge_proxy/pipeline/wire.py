@@ -7,7 +7,6 @@ in place of building and serialising fourteen fields in Python.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -15,21 +14,12 @@ from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from edge_proxy.keys.grant import Grant
+from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.routing.routes import Route
 
 # Field 1, wire type 2, 16 bytes: `request_id` of a decision, `id` of an event.
 ID_FIELD: Final = b"\x0a\x10"
 WIRE_ENTRIES_PER_KEY_MAX: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteBytes:
-    """Constant parts for one key, one route and one method; `internal_lines` tell the upstream who calls."""
-
-    route: Route
-    decision: bytes
-    event: bytes
-    internal_lines: bytes
 
 
 def route_bytes(grant: Grant, route: Route, method: str, deadline_ms: int) -> RouteBytes:

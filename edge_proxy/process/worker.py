@@ -36,7 +36,14 @@ from edge_proxy.limiter import decide_client
 from edge_proxy.limiter.decide_client import DecideClient
 from edge_proxy.limiter.local_share import LocalShare
 from edge_proxy.limiter.policy import Policies
-from edge_proxy.pipeline.handle import Pipeline
+from edge_proxy.pipeline.admit import Admission
+from edge_proxy.pipeline.authenticate import Authenticator
+from edge_proxy.pipeline.endings import Endings
+from edge_proxy.pipeline.forward import Forwarder
+from edge_proxy.pipeline.handle import Pipeline, Steps
+from edge_proxy.pipeline.record import Recorder
+from edge_proxy.pipeline.relay import Relay
+from edge_proxy.pipeline.route import Router
 from edge_proxy.process.metrics import WorkerMetrics
 from edge_proxy.routing import file as routes_file
 from edge_proxy.routing.routes import RouteTable
@@ -103,22 +110,38 @@ class Worker:
         self._sender = Sender(self._journals, self._journal, self._sink)
         self._upstreams = Upstreams()
         self._upstreams.configure(dict(table.upstreams))
-        self._pipeline = Pipeline(
-            table=table,
-            peppers=settings.peppers(),
-            keys=self._resolver,
-            limiter=self._limiter,
-            share=self._share,
-            policies=self._policies,
-            upstreams=self._upstreams,
-            journal=self._journal,
-            metrics=self.metrics,
-            ids=ids,
-            now_us=lambda: time.time_ns() // 1_000,
-            decision_deadline_ms=settings.edge_decision_deadline_ms,
-            health=self.health,
-        )
+        self._router = Router(table)
+        self._pipeline = self._wire(ids)
         self.server = Server(self._pipeline.handle, self._pipeline.refuse_early)
+
+    def _wire(self, ids: RandomIds) -> Pipeline:
+        """Put the steps of a request's way together."""
+
+        def now_us() -> int:
+            return time.time_ns() // 1_000
+
+        recorder = Recorder(journal=self._journal, limiter=self._limiter, metrics=self.metrics, now_us=now_us)
+        relay = Relay(upstreams=self._upstreams, recorder=recorder, now_us=now_us)
+        steps = Steps(
+            router=self._router,
+            authenticator=Authenticator(
+                peppers=self._settings.peppers(),
+                keys=self._resolver,
+                metrics=self.metrics,
+                decision_deadline_ms=self._settings.edge_decision_deadline_ms,
+            ),
+            admission=Admission(
+                limiter=self._limiter,
+                share=self._share,
+                policies=self._policies,
+                journal=self._journal,
+                metrics=self.metrics,
+                now_us=now_us,
+            ),
+            forwarder=Forwarder(upstreams=self._upstreams, relay=relay),
+            endings=Endings(recorder=recorder, metrics=self.metrics, now_us=now_us),
+        )
+        return Pipeline(steps=steps, metrics=self.metrics, ids=ids, now_us=now_us, health=self.health)
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the background work."""
@@ -144,7 +167,7 @@ class Worker:
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
             return
         self._upstreams.configure(dict(table.upstreams))
-        self._pipeline.table = table
+        self._router.table = table
         self.metrics.counters["reloads"] += 1
         log.info("routes_loaded", routes=len(table.routes))
 

@@ -1,4 +1,4 @@
-"""Heads of answers, as bytes."""
+"""Heads of answers, as bytes: those of the edge itself, and what of an upstream's fields goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from edge_proxy.pipeline.problems import SECURITY_HEADERS, Problem, body_of, reason_phrase
 
 VIA: Final = b"Via: 1.1 tollway\r\n"
-_CONNECTION_CLOSE: Final = b"Connection: close\r\n"
+CONNECTION_CLOSE: Final = b"Connection: close\r\n"
 
 # Fields of an upstream's answer that end at this hop, or that the edge says itself.
 _DROPPED: Final = frozenset(
@@ -86,7 +86,7 @@ def problem_answer(
             request_id.encode("ascii"),
         )
     )
-    close = b"" if keep_alive else _CONNECTION_CLOSE
+    close = b"" if keep_alive else CONNECTION_CLOSE
     answer = b"".join((head, problem.headers, headers, SECURITY_HEADERS, close, b"\r\n", body if with_body else b""))
     return answer, len(body) if with_body else 0
 
@@ -100,4 +100,4 @@ def plain_answer(status: int, content_type: str, body: bytes, *, date: bytes, ke
         content_type.encode("ascii"),
         len(body),
     )
-    return b"".join((head, SECURITY_HEADERS, b"" if keep_alive else _CONNECTION_CLOSE, b"\r\n", body))
+    return b"".join((head, SECURITY_HEADERS, b"" if keep_alive else CONNECTION_CLOSE, b"\r\n", body))

@@ -1,0 +1,144 @@
+"""The fourth step, first half: the request goes to an origin of the route's upstream.
+
+The head is written at once; a body that has not arrived whole is sent by a task of its own, so that an upstream may
+answer before it has read everything. A kept connection that turns out to be closed is replaced once, where the request
+may safely be sent again. What comes back is the second half's, see `relay`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from edge_proxy.http1.client.connection import UpstreamConnection, UpstreamFailed
+from edge_proxy.http1.client.pool import Origin, Upstreams
+from edge_proxy.http1.server.body import ClientLeft
+from edge_proxy.http1.server.protocol import CONTINUE
+from edge_proxy.pipeline import problems
+from edge_proxy.pipeline.answers import VIA
+from edge_proxy.pipeline.exchange import Exchange
+from edge_proxy.pipeline.problems import Refused
+from edge_proxy.pipeline.relay import CHUNKED_LINE, LAST_CHUNK, Relay, frame
+from edge_proxy.pipeline.tracing import span
+from edge_proxy.routing.routes import Route
+
+IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+class Forwarder:
+    """Sends requests to upstreams.
+
+    Args:
+        upstreams: Connections.
+        relay: Sends answers back.
+    """
+
+    def __init__(self, *, upstreams: Upstreams, relay: Relay) -> None:
+        self._upstreams = upstreams
+        self._relay = relay
+
+    async def forward(self, exchange: Exchange, route: Route) -> None:
+        """Have the upstream answer the request.
+
+        Raises:
+            UpstreamFailed: It cannot be reached or broke off.
+            UpstreamTimedOut: It did not answer in time.
+            UpstreamBusy: It has as many connections as it may have.
+            ClientLeft: The client is gone.
+            Refused: The request's body is too large or malformed.
+            JournalBroken: The event could not be written.
+        """
+        origin = self._upstreams.pick(route.upstream)
+        with span("edge.upstream", exchange):
+            connection = await origin.acquire(route.connect_timeout_seconds)
+            pump: asyncio.Task[None] | None = None
+            try:
+                try:
+                    pump = self._send(exchange, route, origin, connection)
+                    await connection.head()
+                except UpstreamFailed as failed:
+                    if not may_retry(failed, exchange):
+                        raise
+                    origin.release(connection, self._upstreams.now)
+                    connection = await origin.open(route.connect_timeout_seconds)
+                    pump = self._send(exchange, route, origin, connection)
+                    await connection.head()
+                await self._relay.answer(exchange, route, connection)
+            finally:
+                if pump is not None and not pump.done():
+                    # The upstream answered without reading all: neither connection can be used again.
+                    pump.cancel()
+                    connection.is_reusable = False
+                exchange.client.when_left = None
+                origin.release(connection, self._upstreams.now)
+
+    def _send(
+        self, exchange: Exchange, route: Route, origin: Origin, connection: UpstreamConnection
+    ) -> asyncio.Task[None] | None:
+        """Send the request; return the task that sends the rest of its body, if there is a rest."""
+        client, head = exchange.client, exchange.head
+        message = upstream_head(exchange, route, origin)
+        client.when_left = connection.client_left
+        if client.is_gone:
+            raise ClientLeft
+        body = client.body
+        if body is None or body.is_complete:
+            if body is not None:
+                message += frame(body.take(), is_chunked=head.is_chunked, is_last=True)
+                _check_size(exchange, route)
+            connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
+            connection.begin(message, head_request=head.method == "HEAD")
+            return None
+        if head.expects_continue and not body.size:
+            client.write(CONTINUE)
+        connection.begin(message, head_request=head.method == "HEAD")
+        return asyncio.create_task(self._send_body(exchange, route, connection))
+
+    async def _send_body(self, exchange: Exchange, route: Route, connection: UpstreamConnection) -> None:
+        client, is_chunked = exchange.client, exchange.head.is_chunked
+        try:
+            while data := await client.read_body():
+                _check_size(exchange, route)
+                connection.write(frame(data, is_chunked=is_chunked, is_last=False))
+                await connection.drain()
+        except (Refused, ClientLeft) as error:
+            connection.fail(error)
+            return
+        if is_chunked:
+            connection.write(LAST_CHUNK)
+        if not connection.has_head:
+            connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
+
+
+def may_retry(failed: UpstreamFailed, exchange: Exchange) -> bool:
+    """Tell whether a kept connection went stale under a request that may safely be sent again (RFC 9110 9.2.2)."""
+    head = exchange.head
+    return failed.is_stale and head.method in IDEMPOTENT_METHODS and not head.has_body
+
+
+def upstream_head(exchange: Exchange, route: Route, origin: Origin) -> bytes:
+    """Return the request's head as the upstream gets it."""
+    head = exchange.head
+    path = route.upstream_path(head.path)
+    parts = [f"{head.method} {path}".encode("ascii"), head.query, b" HTTP/1.1\r\n", origin.host_line, *head.lines]
+    parts.append(exchange.client.forwarded_lines(head.host))
+    parts.append(b"Via: %b, 1.1 tollway\r\n" % b", ".join(head.via) if head.via else VIA)
+    parts.append(f"X-Request-Id: {exchange.id_text}\r\ntraceparent: {exchange.traceparent}\r\n".encode("ascii"))
+    if exchange.wire is not None:
+        parts.append(exchange.wire.internal_lines)
+    else:
+        # Without keys of ours, credentials are the upstream's business.
+        parts += (b"Authorization: %b\r\n" % value for value in head.authorizations)
+        parts += (b"X-Api-Key: %b\r\n" % value for value in head.api_keys)
+    if head.is_chunked:
+        parts.append(CHUNKED_LINE)
+    elif head.content_length is not None:
+        parts.append(b"Content-Length: %d\r\n" % head.content_length)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def _check_size(exchange: Exchange, route: Route) -> None:
+    body = exchange.client.body
+    if body is not None and body.size > route.body_bytes_max:
+        raise Refused(problems.BODY_TOO_LARGE, f"At most {route.body_bytes_max} bytes.", close=True)

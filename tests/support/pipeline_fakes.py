@@ -1,0 +1,173 @@
+"""Stand-ins for the collaborators of a pipeline step: no socket, no clock, everything they were asked is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
+
+from edge_proxy.http1.server.body import ClientLeft
+from edge_proxy.http1.server.request import HeadParser, RequestHead
+from edge_proxy.keys.grant import Grant, from_message
+from edge_proxy.pipeline.exchange import Exchange, id_text
+from edge_proxy.routing import file as routes_file
+from edge_proxy.routing.routes import Route
+from edge_proxy.usage.journal.writer import JournalBroken
+from tests.support.edge_fakes import grant as grant_message
+from tests.support.edge_fakes import key
+
+REQUEST_ID = bytes(range(16))
+UNSAMPLED = "00-" + "1" * 32 + "-" + "2" * 16 + "-00"
+START_US = 1_700_000_000_000_000
+
+
+class FakeBody:
+    """A request's body that has arrived whole."""
+
+    def __init__(self, data: bytes, *, is_complete: bool = True) -> None:
+        self.data = data
+        self.size = len(data)
+        self.is_complete = is_complete
+
+    def take(self) -> bytes:
+        return self.data
+
+
+class FakeClient:
+    """A client connection that keeps what it was sent."""
+
+    def __init__(self, *, peer: str = "192.0.2.1", is_keeping: bool = True) -> None:
+        self.peer = peer
+        self.written: list[bytes] = []
+        self.key_memo: Any = None
+        self.when_left: Callable[[], None] | None = None
+        self.body: Any = None
+        self.is_gone = False
+        self.is_aborted = False
+        self._is_keeping = is_keeping
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.written)
+
+    def keeps_alive(self, head: RequestHead) -> bool:
+        return self._is_keeping and head.keep_alive
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    async def drain(self) -> None:
+        if self.is_gone:
+            raise ClientLeft
+
+    async def read_body(self) -> bytes:
+        return b""
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def forwarded_lines(self, host: str) -> bytes:
+        return f"X-Forwarded-Host: {host}\r\n".encode()
+
+
+class FakeKeys:
+    """A resolver: `cached` answers at once, `known` only when asked."""
+
+    def __init__(self, *, cached: dict[bytes, Grant] | None = None, known: dict[bytes, Grant] | None = None) -> None:
+        self.cached = cached or {}
+        self.known = known or {}
+        self.error: Exception | None = None
+        self.asked: list[bytes] = []
+
+    def held(self, digest: bytes) -> Grant | None:
+        return self.cached.get(digest)
+
+    async def find(self, digest: bytes) -> Grant | None:
+        self.asked.append(digest)
+        if self.error is not None:
+            raise self.error
+        return self.known.get(digest)
+
+
+class FakeDecideClient:
+    """Answers every decision with one verdict."""
+
+    def __init__(self, verdict: ratelimit.Verdict | None = None) -> None:
+        self.verdict = verdict
+        self.decisions: list[ratelimit.Decision] = []
+        self.give_backs: list[ratelimit.GiveBack] = []
+
+    async def decide(self, decision: bytes) -> ratelimit.Verdict | None:
+        self.decisions.append(ratelimit.Decision.FromString(decision))
+        return self.verdict
+
+    def give_back(self, item: ratelimit.GiveBack) -> None:
+        self.give_backs.append(item)
+
+
+class FakeShare:
+    """A local share that admits everything and remembers what the limiter said."""
+
+    def __init__(self) -> None:
+        self.noted: list[ratelimit.Verdict] = []
+        self.asked: list[Any] = []
+        self.verdict = ratelimit.Verdict(kind=ratelimit.VERDICT_KIND_ALLOWED)
+
+    def note(self, organization_id: bytes, test_mode: bool, verdict: ratelimit.Verdict) -> None:
+        self.noted.append(verdict)
+
+    def decide(self, asking: Any, now: Any) -> ratelimit.Verdict:
+        self.asked.append(asking)
+        return self.verdict
+
+
+class FakeJournal:
+    """A journal in memory, which can be full or broken."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.is_full = False
+        self.is_broken = False
+        self.before_append: Callable[[], None] = lambda: None
+
+    def has_room(self, in_flight: int) -> bool:
+        return not self.is_full
+
+    async def append(self, payload: bytes) -> None:
+        self.before_append()
+        if self.is_broken:
+            raise JournalBroken
+        self.payloads.append(payload)
+
+
+def route(options: str = "") -> Route:
+    """Return a compiled route; `options` are further YAML fields of it."""
+    text = f"""
+version: 1
+upstreams: {{one: {{urls: ["http://127.0.0.1:1"]}}}}
+routes:
+  - {{id: only, match: {{path_prefix: /}}, upstream: one{", " + options if options else ""}}}
+"""
+    return routes_file.parse(text, {}).routes["only"]
+
+
+def request_head(
+    target: str = "/x", *, method: str = "GET", fields: str = "", secret: str | None = None
+) -> RequestHead:
+    """Return a parsed head that shows a key."""
+    credential = f"X-API-Key: {secret}\r\n" if secret else ""
+    return HeadParser().parse(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{credential}{fields}\r\n".encode())
+
+
+def held_grant(secret: str | None = None, **changes: Any) -> Grant:
+    return from_message(grant_message(secret or key(), **changes), fresh_until=1e9)
+
+
+def exchange(head: RequestHead | None = None, client: FakeClient | None = None) -> Exchange:
+    made: Any = client or FakeClient()
+    return Exchange(made, head or request_head(), REQUEST_ID, id_text(REQUEST_ID), START_US, UNSAMPLED)
+
+
+def now_us() -> int:
+    return START_US + 5_000

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from tollway.auth.v1 import auth_service_pb2 as auth
+
+from contract import key_format
+from edge_proxy.keys.resolve import AuthUnavailable
+from edge_proxy.pipeline import problems
+from edge_proxy.pipeline.authenticate import Authenticator
+from edge_proxy.pipeline.problems import Refused
+from edge_proxy.process.metrics import WorkerMetrics
+from tests.support.edge_fakes import PEPPER, key
+from tests.support.pipeline_fakes import START_US, FakeClient, FakeKeys, exchange, held_grant, request_head, route
+
+SECRET = key()
+DIGEST = key_format.digest(SECRET, PEPPER)
+
+
+def authenticator(keys):
+    return Authenticator(peppers=[PEPPER], keys=keys, metrics=WorkerMetrics(), decision_deadline_ms=50)
+
+
+def holding(**changes):
+    return authenticator(FakeKeys(cached={DIGEST: held_grant(SECRET, **changes)}))
+
+
+async def refusal(step, asked, on=None):
+    with pytest.raises(Refused) as caught:
+        await step.authenticate(asked, on or route())
+    return caught.value.problem
+
+
+async def test_a_held_key_is_taken_without_asking_anybody():
+    keys = FakeKeys(cached={DIGEST: held_grant(SECRET)})
+    asked = exchange(request_head(secret=SECRET))
+    await authenticator(keys).authenticate(asked, route())
+    assert asked.grant is keys.cached[DIGEST]
+    assert asked.wire is not None
+    assert keys.asked == []
+
+
+async def test_a_key_that_is_not_held_is_asked_for():
+    keys = FakeKeys(known={DIGEST: held_grant(SECRET)})
+    asked = exchange(request_head(fields=f"Authorization: bearer {SECRET}\r\n"))
+    await authenticator(keys).authenticate(asked, route())
+    assert asked.grant is keys.known[DIGEST]
+    assert keys.asked == [DIGEST]
+
+
+async def test_the_digest_is_kept_on_the_connection_for_the_same_credential_only():
+    keys = FakeKeys(cached={DIGEST: held_grant(SECRET)})
+    client = FakeClient()
+    step = authenticator(keys)
+    await step.authenticate(exchange(request_head(secret=SECRET), client), route())
+    assert client.key_memo == (SECRET.encode(), (DIGEST,))
+    assert await refusal(step, exchange(request_head(secret=key(2)), client)) is problems.KEY_INVALID
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("", problems.KEY_MISSING),
+        ("Authorization: Basic eA==\r\n", problems.KEY_MISSING),
+        ("X-API-Key: sk_live_guess\r\n", problems.KEY_INVALID),
+        (f"X-API-Key: {SECRET}\r\nAuthorization: Bearer {SECRET}\r\n", problems.BAD_REQUEST),
+        (f"X-API-Key: {SECRET}\r\nX-API-Key: {SECRET}\r\n", problems.BAD_REQUEST),
+        (f"X-API-Key: {key(9)}\r\n", problems.KEY_INVALID),
+    ],
+)
+async def test_what_is_not_exactly_one_valid_key_is_refused(fields, problem):
+    assert await refusal(holding(), exchange(request_head(fields=fields))) is problem
+
+
+async def test_while_auth_is_away_an_unknown_key_is_neither_valid_nor_invalid():
+    keys = FakeKeys()
+    keys.error = AuthUnavailable()
+    assert await refusal(authenticator(keys), exchange(request_head(secret=SECRET))) is problems.KEYS_UNKNOWN
+
+
+@pytest.mark.parametrize("changes", [{"state": auth.KEY_STATE_REVOKED}, {"expire_time_us": START_US}])
+async def test_a_revoked_or_expired_key_is_invalid_and_leaves_no_grant(changes):
+    asked = exchange(request_head(secret=SECRET))
+    assert await refusal(holding(**changes), asked) is problems.KEY_INVALID
+    assert asked.grant is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "problem"),
+    [
+        ({"state": auth.KEY_STATE_ORGANIZATION_SUSPENDED}, "", problems.ORGANIZATION_SUSPENDED),
+        ({"allowed_ips": ["198.51.100.0/24"]}, "", problems.ADDRESS_NOT_ALLOWED),
+        ({"scopes": ["a"]}, "scopes: [a, b]", problems.SCOPE_MISSING),
+    ],
+)
+async def test_a_valid_key_that_may_not_do_this_is_refused_with_its_grant_set(changes, options, problem):
+    asked = exchange(request_head(secret=SECRET))
+    assert await refusal(holding(**changes), asked, route(options)) is problem
+    assert asked.grant is not None
+    assert asked.wire is not None
