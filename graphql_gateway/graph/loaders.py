@@ -15,12 +15,12 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 
 from graphql_gateway.calls import Calls
 from graphql_gateway.failure import Failure
-from graphql_gateway.graph.rpcs import GET_ORGANIZATION, LIST_API_KEYS
+from graphql_gateway.graph.rpcs import BATCH_GET_API_KEYS, GET_API_KEY, GET_ORGANIZATION
 from graphql_gateway.scope import RequestScope
 
-API_KEY_PAGE_SIZE: Final = 100
-API_KEY_PAGES_MAX: Final = 20
-"""The contract lists keys and does not get one, so a look-up reads pages; older keys than these are not found."""
+API_KEYS_AT_ONCE_MAX: Final = 100
+"""The contract's bound on one `BatchGetApiKeys`."""
+_API_KEY_NOT_FOUND: Final = "API_KEY_NOT_FOUND"
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -63,18 +63,26 @@ class Loaders:
         return [_picked(found[organization_id], api_key_id) for organization_id, api_key_id in addresses]
 
     async def _api_keys(self, organization_id: UUID, wanted: set[str]) -> dict[str, auth.ApiKey]:
+        if len(wanted) == 1:
+            return await self._api_key(organization_id, *wanted)
         found: dict[str, auth.ApiKey] = {}
-        page_token = ""
-        for _ in range(API_KEY_PAGES_MAX):
-            request = auth.ListApiKeysRequest(
-                organization_id=str(organization_id), page_size=API_KEY_PAGE_SIZE, page_token=page_token
+        ids = sorted(wanted)
+        for at in range(0, len(ids), API_KEYS_AT_ONCE_MAX):
+            request = auth.BatchGetApiKeysRequest(
+                organization_id=str(organization_id), api_key_ids=ids[at : at + API_KEYS_AT_ONCE_MAX]
             )
-            page = await self._calls.unary(LIST_API_KEYS, request, self._scope)
-            found.update({key.api_key_id: key for key in page.api_keys if key.api_key_id in wanted})
-            page_token = page.next_page_token
-            if not page_token or len(found) == len(wanted):
-                break
+            answer = await self._calls.unary(BATCH_GET_API_KEYS, request, self._scope)
+            found.update({key.api_key_id: key for key in answer.api_keys})
         return found
+
+    async def _api_key(self, organization_id: UUID, api_key_id: str) -> dict[str, auth.ApiKey]:
+        request = auth.GetApiKeyRequest(organization_id=str(organization_id), api_key_id=api_key_id)
+        try:
+            return {api_key_id: await self._calls.unary(GET_API_KEY, request, self._scope)}
+        except Failure as failure:
+            if failure.reason != _API_KEY_NOT_FOUND:
+                raise
+            return {}
 
 
 async def _or_failure(load: Callable[[Key], Awaitable[Value]], key: Key) -> Value | BaseException:

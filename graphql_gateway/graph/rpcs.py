@@ -20,6 +20,10 @@ _RATELIMIT: Final = ratelimit.DESCRIPTOR.services_by_name["RateLimitService"]
 CREATE_SESSION: Final = typed_rpc(_AUTH, "CreateSession", auth.CreateSessionRequest, auth.CreateSessionResponse)
 GET_ORGANIZATION: Final = typed_rpc(_AUTH, "GetOrganization", auth.GetOrganizationRequest, auth.Organization)
 LIST_API_KEYS: Final = typed_rpc(_AUTH, "ListApiKeys", auth.ListApiKeysRequest, auth.ListApiKeysResponse)
+GET_API_KEY: Final = typed_rpc(_AUTH, "GetApiKey", auth.GetApiKeyRequest, auth.ApiKey)
+BATCH_GET_API_KEYS: Final = typed_rpc(
+    _AUTH, "BatchGetApiKeys", auth.BatchGetApiKeysRequest, auth.BatchGetApiKeysResponse
+)
 CREATE_API_KEY: Final = typed_rpc(_AUTH, "CreateApiKey", auth.CreateApiKeyRequest, auth.CreateApiKeyResponse)
 REVOKE_API_KEY: Final = typed_rpc(_AUTH, "RevokeApiKey", auth.RevokeApiKeyRequest, auth.ApiKey)
 LIST_AUDIT_ENTRIES: Final = typed_rpc(
@@ -36,6 +40,8 @@ GET_POLICY: Final = typed_rpc(_RATELIMIT, "GetPolicy", ratelimit.GetPolicyReques
 FIELDS: Final[Mapping[str, Rpc[Any, Any]]] = {
     "Query.organization": GET_ORGANIZATION,
     "Query.apiKeys": LIST_API_KEYS,
+    "Query.node": GET_API_KEY,
+    "UsageRow.apiKey": BATCH_GET_API_KEYS,
     "Query.auditEntries": LIST_AUDIT_ENTRIES,
     "Query.usage": QUERY_USAGE,
     "Query.plans": LIST_PLANS,

@@ -30,6 +30,7 @@ from services.auth.passwords import PASSWORD_LENGTH_MAX
 
 DIGESTS_MAX: Final = 1_000
 DIGEST_BYTES: Final = 32
+BATCH_KEYS_MAX: Final = 100
 AUDIT_ENTRIES_MAX: Final = 1_000
 NAME_LENGTH_MAX: Final = 100
 SCOPES_MAX: Final = 50
@@ -81,6 +82,7 @@ def to_grant(grant: KeyGrant) -> pb.KeyGrant:
         allowed_ips=grant.allowed_ips,
         external_subject=grant.external_subject,
         expire_time_us=_microseconds(grant.expire_time) if grant.expire_time else 0,
+        version=grant.version,
     )
 
 
@@ -227,13 +229,35 @@ def from_new_api_key(request: pb.CreateApiKeyRequest, now: datetime) -> NewApiKe
     )
 
 
-def from_revoke(request: pb.RevokeApiKeyRequest) -> tuple[UUID, UUID]:
-    """Check a revocation and return organization and key."""
+def from_key_name(request: pb.RevokeApiKeyRequest | pb.GetApiKeyRequest) -> tuple[UUID, UUID]:
+    """Check a request that names a key and return organization and key."""
     violations = Violations()
     organization_id = violations.read_uuid("organization_id", request.organization_id)
     api_key_id = violations.read_uuid("api_key_id", request.api_key_id)
     violations.raise_if_any()
     return organization_id, api_key_id
+
+
+def from_batch_get(request: pb.BatchGetApiKeysRequest) -> tuple[UUID, list[UUID]]:
+    """Check which keys are wanted and return organization and keys."""
+    violations = Violations()
+    organization_id = violations.read_uuid("organization_id", request.organization_id)
+    violations.check(len(request.api_key_ids) <= BATCH_KEYS_MAX, "api_key_ids", f"must be at most {BATCH_KEYS_MAX}")
+    api_key_ids = [
+        violations.read_uuid(f"api_key_ids[{index}]", text)
+        for index, text in enumerate(request.api_key_ids[:BATCH_KEYS_MAX])
+    ]
+    violations.raise_if_any()
+    return organization_id, api_key_ids
+
+
+def from_key_listing(request: pb.ListApiKeysRequest) -> tuple[UUID, UUID | None]:
+    """Check whose keys are listed and return organization and creator."""
+    violations = Violations()
+    organization_id = violations.read_uuid("organization_id", request.organization_id)
+    creator_id = violations.read_uuid("creator_id", request.creator_id) if request.creator_id else None
+    violations.raise_if_any()
+    return organization_id, creator_id
 
 
 def from_audit_entries(request: pb.AppendAuditEntriesRequest) -> list[AuditEntry]:

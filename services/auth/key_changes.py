@@ -4,9 +4,11 @@ A trigger sends a NOTIFY in the transaction of the change. One listener per proc
 new state in one query and hands the grants to every stream.
 
 Nothing is lost between snapshot and push: a stream subscribes first and takes its snapshot afterwards, so a change is
-either in the snapshot or behind it in the stream's queue, or in both. The reader is one task, so what it reads of a key
-only gets newer. A grant that was read just before a snapshot may be sent just after it and be older; the notice of the
-change that makes it old is then already under way, so it stands for milliseconds. That race is accepted.
+either in the snapshot or behind it in the stream's queue, or in both. A grant that was read just before a snapshot may
+be sent just after it and be older. Its version says so, and edges keep the grant with the higher version.
+
+A stream that has nothing to say sends an empty message every `HEARTBEAT_SECONDS`, also while its snapshot is read. An
+edge that hears nothing for a few of them knows that this process hangs or that the line is cut.
 
 Nothing grows without bound: a stream that does not keep up is closed and comes back for a new snapshot, and so are all
 streams when the listener's connection is lost or too many keys change at once.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -34,6 +36,7 @@ CHANNEL: Final = "auth_key_changes"
 CHANGES_QUEUED_PER_STREAM_MAX: Final = 1_000
 PENDING_MAX: Final = 10_000
 RECONNECT_SECONDS: Final = 0.5
+HEARTBEAT_SECONDS: Final = 1.0
 SNAPSHOT_KEYS_MAX: Final = 100_000
 GRANTS_PER_MESSAGE_MAX: Final = 1_000
 
@@ -69,13 +72,15 @@ class KeyStream:
             self._queue.put_nowait(())
 
     async def changes(self) -> AsyncIterator[tuple[KeyGrant, ...]]:
-        """Yield changes as they come.
+        """Yield changes as they come, and nothing (an empty change) when a heartbeat is due.
 
         Raises:
             KeyWatchUnavailable: The stream was closed.
         """
         while not self._closed:
-            change = await self._queue.get()
+            change: tuple[KeyGrant, ...] = ()
+            with contextlib.suppress(TimeoutError):
+                change = await asyncio.wait_for(self._queue.get(), HEARTBEAT_SECONDS)
             if self._closed:
                 break
             yield change
@@ -114,7 +119,7 @@ class KeyChanges:
                 await asyncio.wait_for(stopping.wait(), RECONNECT_SECONDS)
 
     async def watch(self, *, snapshot_keys_max: int = 0) -> AsyncIterator[tuple[tuple[KeyGrant, ...], bool]]:
-        """Yield (grants, whether the snapshot ends here): first the snapshot, then changes for ever.
+        """Yield (grants, whether the snapshot ends here): first the snapshot, then changes for ever, and heartbeats.
 
         Raises:
             KeyWatchUnavailable: There is no listener, or this stream did not keep up.
@@ -124,20 +129,28 @@ class KeyChanges:
         stream = KeyStream()
         self._streams.add(stream)
         _STREAMS.set(len(self._streams))
+        snapshot = asyncio.ensure_future(self._take_snapshot(snapshot_keys_max))
         try:
-            async with self._db.system() as tx:
-                keys_max = min(snapshot_keys_max or SNAPSHOT_KEYS_MAX, SNAPSHOT_KEYS_MAX)
-                snapshot = await store.take_snapshot(
-                    tx, keys_max=keys_max, now=self._clock.now(), part_size=GRANTS_PER_MESSAGE_MAX
-                )
-            for part in snapshot:
+            while not (await asyncio.wait({snapshot}, timeout=HEARTBEAT_SECONDS))[0]:
+                yield (), False
+            for part in snapshot.result():
                 yield part, False
             yield (), True
             async for grants in stream.changes():
                 yield grants, False
         finally:
+            snapshot.cancel()
             self._streams.discard(stream)
             _STREAMS.set(len(self._streams))
+
+    async def _take_snapshot(self, keys_max: int) -> Iterator[tuple[KeyGrant, ...]]:
+        async with self._db.system() as tx:
+            return await store.take_snapshot(
+                tx,
+                keys_max=min(keys_max or SNAPSHOT_KEYS_MAX, SNAPSHOT_KEYS_MAX),
+                now=self._clock.now(),
+                part_size=GRANTS_PER_MESSAGE_MAX,
+            )
 
     async def _listen_once(self, stopping: asyncio.Event) -> None:
         self._lost = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -102,10 +102,31 @@ class ApiKeys:
         assert revoked is not None, "its row is locked"  # noqa: S101
         return revoked
 
-    async def list(self, organization_id: UUID, *, before_id: UUID | None, limit: int) -> list[ApiKey]:
-        """Return an organization's keys, newest first."""
+    async def list(
+        self, organization_id: UUID, *, creator_id: UUID | None, before_id: UUID | None, limit: int
+    ) -> list[ApiKey]:
+        """Return an organization's keys, or those that one creator made, newest first."""
         async with self._db.read(organization_id) as tx:
-            return await store.list_api_keys(tx, organization_id, before_id=before_id, limit=limit)
+            return await store.list_api_keys(
+                tx, organization_id, creator_id=creator_id, before_id=before_id, limit=limit
+            )
+
+    async def get(self, organization_id: UUID, api_key_id: UUID) -> ApiKey:
+        """Return one key.
+
+        Raises:
+            ApiKeyNotFound: The organization has no such key.
+        """
+        found = await self.get_many(organization_id, (api_key_id,))
+        if not found:
+            raise ApiKeyNotFound
+        return found[0]
+
+    async def get_many(self, organization_id: UUID, api_key_ids: Sequence[UUID]) -> Sequence[ApiKey]:
+        """Return the keys that exist, in the order asked for, each once."""
+        async with self._db.read(organization_id) as tx:
+            found = await store.find_api_keys(tx, organization_id, api_key_ids)
+        return [found[one] for one in dict.fromkeys(api_key_ids) if one in found]
 
     async def _audit(
         self, tx: Connection, api_key: ApiKey, principal: Principal, action: str, details: Mapping[str, Any]

@@ -100,6 +100,7 @@ class KeyGrant:
     allowed_ips: tuple[str, ...]
     external_subject: str
     expire_time: datetime | None
+    version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

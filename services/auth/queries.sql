@@ -1,7 +1,7 @@
 -- name: select_grants_by_digest
 -- The edge's question: one index look-up per digest, all of them in one round trip.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state
+       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.digest = ANY($1::bytea[])
@@ -9,7 +9,7 @@ WHERE k.digest = ANY($1::bytea[])
 -- name: select_grants_by_key
 -- Keys that a notice named.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state
+       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
 FROM unnest($1::uuid[], $2::uuid[]) AS changed (organization_id, api_key_id)
 JOIN api_keys AS k ON k.organization_id = changed.organization_id AND k.api_key_id = changed.api_key_id
 JOIN organizations AS o ON o.organization_id = k.organization_id
@@ -17,7 +17,7 @@ JOIN organizations AS o ON o.organization_id = k.organization_id
 -- name: select_grants_by_organization
 -- An organization was suspended or restored: the state of all its keys is another one now.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state
+       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.organization_id = ANY($1::uuid[]) AND k.revoke_time IS NULL
@@ -25,7 +25,7 @@ WHERE k.organization_id = ANY($1::uuid[]) AND k.revoke_time IS NULL
 -- name: select_snapshot
 -- Keys that can serve a request, the busiest first. A key that is left out is asked for when it is shown.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state
+       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.revoke_time IS NULL AND (k.expire_time IS NULL OR k.expire_time > $2)
@@ -68,6 +68,21 @@ FROM api_keys
 WHERE organization_id = $1 AND ($2::uuid IS NULL OR api_key_id < $2)
 ORDER BY organization_id DESC, api_key_id DESC
 LIMIT $3
+
+-- name: select_api_keys_of_creator
+-- A statement of its own, so that its plan is the index by creator whatever values came before.
+SELECT api_key_id, organization_id, name, hint, mode, scopes, allowed_ips, external_subject, creator_id, create_time,
+       expire_time, revoke_time
+FROM api_keys
+WHERE organization_id = $1 AND creator_id = $2 AND ($3::uuid IS NULL OR api_key_id < $3)
+ORDER BY organization_id DESC, creator_id DESC, api_key_id DESC
+LIMIT $4
+
+-- name: select_api_keys_by_id
+SELECT api_key_id, organization_id, name, hint, mode, scopes, allowed_ips, external_subject, creator_id, create_time,
+       expire_time, revoke_time
+FROM api_keys
+WHERE organization_id = $1 AND api_key_id = ANY($2::uuid[])
 
 -- name: select_organization
 SELECT organization_id, name, state, external_id, contact_email, billing_email, currency_code, time_zone, metadata,

@@ -89,7 +89,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.ApiKey:
         """Revoke an API key."""
-        organization_id, api_key_id = convert.from_revoke(request)
+        organization_id, api_key_id = convert.from_key_name(request)
         principal = current_principal()
         asked = attempt(request, organization_id=organization_id, principal=principal.subject)
         async with self._db.tenant(organization_id) as tx:
@@ -105,14 +105,25 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
         """List an organization's API keys."""
-        organization_id = UUID(request.organization_id)
-        listing = f"api_keys/{organization_id}"
+        organization_id, creator_id = convert.from_key_listing(request)
+        listing = f"api_keys/{organization_id}/{creator_id or ''}"
         wanted = self._page_tokens.read(page_size=request.page_size, page_token=request.page_token, listing=listing)
-        found = await self._keys.list(organization_id, before_id=wanted.after_id, limit=wanted.fetch_limit)
+        found = await self._keys.list(
+            organization_id, creator_id=creator_id, before_id=wanted.after_id, limit=wanted.fetch_limit
+        )
         page = self._page_tokens.page(found, [key.api_key_id for key in found], request=wanted, listing=listing)
         return pb.ListApiKeysResponse(
             api_keys=[convert.to_api_key(key) for key in page.rows], next_page_token=page.next_page_token
         )
+
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.ApiKey:
+        """Get an API key."""
+        return convert.to_api_key(await self._keys.get(*convert.from_key_name(request)))
+
+    async def BatchGetApiKeys(self, request: pb.BatchGetApiKeysRequest, context: Any) -> pb.BatchGetApiKeysResponse:
+        """Get several API keys."""
+        found = await self._keys.get_many(*convert.from_batch_get(request))
+        return pb.BatchGetApiKeysResponse(api_keys=[convert.to_api_key(key) for key in found])
 
     async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, context: Any) -> pb.ListAuditEntriesResponse:
         """List an organization's audit log."""

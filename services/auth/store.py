@@ -90,10 +90,21 @@ async def revoke_api_key(tx: Connection, organization_id: UUID, api_key_id: UUID
     await tx.execute(QUERIES["revoke_api_key"], organization_id, api_key_id, revoke_time)
 
 
-async def list_api_keys(tx: Connection, organization_id: UUID, *, before_id: UUID | None, limit: int) -> list[ApiKey]:
-    """Return an organization's keys, newest first."""
-    rows = await tx.fetch(QUERIES["select_api_keys"], organization_id, before_id, limit)
+async def list_api_keys(
+    tx: Connection, organization_id: UUID, *, creator_id: UUID | None, before_id: UUID | None, limit: int
+) -> list[ApiKey]:
+    """Return an organization's keys, or those that one creator made, newest first."""
+    if creator_id is None:
+        rows = await tx.fetch(QUERIES["select_api_keys"], organization_id, before_id, limit)
+    else:
+        rows = await tx.fetch(QUERIES["select_api_keys_of_creator"], organization_id, creator_id, before_id, limit)
     return [_api_key(row) for row in rows]
+
+
+async def find_api_keys(tx: Connection, organization_id: UUID, api_key_ids: Sequence[UUID]) -> dict[UUID, ApiKey]:
+    """Return the keys of an organization that exist, by id."""
+    rows = await tx.fetch(QUERIES["select_api_keys_by_id"], organization_id, api_key_ids)
+    return {row["api_key_id"]: _api_key(row) for row in rows}
 
 
 async def find_organization(tx: Connection, organization_id: UUID) -> Organization | None:
@@ -185,6 +196,7 @@ def _grants(rows: Sequence[Any]) -> list[KeyGrant]:
             allowed_ips=tuple(row["allowed_ips"]),
             external_subject=row["external_subject"],
             expire_time=row["expire_time"],
+            version=row["version"],
         )
         for row in rows
     ]

@@ -27,7 +27,7 @@ class OwnKeys(Protocol):
 
 
 class AuthKeys:
-    """Keys as auth lists them, newest first; a member's keys beyond the newest 5,000 of the organization are left out.
+    """Keys as auth lists them, newest first; a member's keys beyond their newest 5,000 are left out.
 
     Args:
         auth: Stub of the service.
@@ -40,7 +40,7 @@ class AuthKeys:
         """Return the keys of the principal's organization that the principal created."""
         found: list[UUID] = []
         request = auth_service_pb2.ListApiKeysRequest(
-            organization_id=str(principal.organization_id), page_size=PAGE_SIZE
+            organization_id=str(principal.organization_id), creator_id=principal.subject, page_size=PAGE_SIZE
         )
         for _ in range(PAGES_MAX):
             page = await self._auth.ListApiKeys(request, metadata=forward(principal))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf import timestamp_pb2
@@ -196,6 +198,67 @@ async def test_keys_are_listed_in_pages_newest_first(
     assert (listed, token) == (sorted(ids, reverse=True), "")
 
 
+async def test_keys_are_got_one_by_one_and_together(
+    auth: Any, acme: SeededOrganization, other: SeededOrganization
+) -> None:
+    dsn, metadata = auth.database.dsn("auth_system"), owner_of(auth, acme)
+    organization_id = str(acme.organization_id)
+    ids = [str((await seed_key(dsn, acme.organization_id, acme.owner_id))[0]) for _ in range(3)]
+    foreign = str((await seed_key(dsn, other.organization_id, other.owner_id))[0])
+    got = await auth.stub.GetApiKey(
+        pb.GetApiKeyRequest(organization_id=organization_id, api_key_id=ids[0]), metadata=metadata
+    )
+    assert got.api_key_id == ids[0]
+    wanted = [ids[2], foreign, ids[0], MISSING, ids[2]]
+    batch = await auth.stub.BatchGetApiKeys(
+        pb.BatchGetApiKeysRequest(organization_id=organization_id, api_key_ids=wanted), metadata=metadata
+    )
+    assert [key.api_key_id for key in batch.api_keys] == [ids[2], ids[0]]
+    for absent in (foreign, MISSING):
+        request = pb.GetApiKeyRequest(organization_id=organization_id, api_key_id=absent)
+        refused = await refusal(auth.stub.GetApiKey(request, metadata=metadata))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "API_KEY_NOT_FOUND")
+    too_many = pb.BatchGetApiKeysRequest(organization_id=organization_id, api_key_ids=["x", *ids * 34])
+    refused = await refusal(auth.stub.BatchGetApiKeys(too_many, metadata=metadata))
+    assert {violation.field for violation in refused.violations} == {"api_key_ids", "api_key_ids[0]"}
+
+
+async def test_the_keys_of_one_creator_are_listed_in_pages(auth: Any, acme: SeededOrganization) -> None:
+    dsn = auth.database.dsn("auth_system")
+    member_id = await seed_person(dsn, acme.organization_id, "member@acme.example", "member")
+    own = []
+    for _ in range(3):
+        own.append(str((await seed_key(dsn, acme.organization_id, member_id))[0]))
+        await seed_key(dsn, acme.organization_id, acme.owner_id)
+    member = auth.person(member_id, acme.organization_id, "member")
+    request = pb.ListApiKeysRequest(organization_id=str(acme.organization_id), page_size=2, creator_id=str(member_id))
+    first = await auth.stub.ListApiKeys(request, metadata=member)
+    request.page_token = first.next_page_token
+    second = await auth.stub.ListApiKeys(request, metadata=member)
+    listed = [key.api_key_id for page in (first, second) for key in page.api_keys]
+    assert (listed, second.next_page_token) == (own[::-1], "")
+    request.creator_id = str(acme.owner_id)
+    refused = await refusal(auth.stub.ListApiKeys(request, metadata=member))
+    assert [violation.field for violation in refused.violations] == ["page_token"]
+
+
+async def test_pages_hold_while_keys_come_and_go(auth: Any, acme: SeededOrganization) -> None:
+    dsn = auth.database.dsn("auth_system")
+    ids = sorted([str((await seed_key(dsn, acme.organization_id, acme.owner_id))[0]) for _ in range(5)], reverse=True)
+    request = pb.ListApiKeysRequest(organization_id=str(acme.organization_id), page_size=2)
+    first = await auth.stub.ListApiKeys(request, metadata=owner_of(auth, acme))
+    admin = await asyncpg.connect(auth.database.dsn("admin"))
+    # The key at which the next page starts, and one that it would have shown.
+    await admin.execute("DELETE FROM auth.api_keys WHERE api_key_id = ANY($1)", [UUID(ids[1]), UUID(ids[3])])
+    await admin.close()
+    await seed_key(dsn, acme.organization_id, acme.owner_id)
+    request.page_token = first.next_page_token
+    second = await auth.stub.ListApiKeys(request, metadata=owner_of(auth, acme))
+    listed = [[key.api_key_id for key in page.api_keys] for page in (first, second)]
+    assert listed == [[ids[0], ids[1]], [ids[2], ids[4]]]
+    assert second.next_page_token == ""
+
+
 async def test_a_page_token_of_another_tenant_is_refused(
     auth: Any, acme: SeededOrganization, other: SeededOrganization
 ) -> None:
@@ -224,8 +287,6 @@ async def test_a_key_that_expires_says_when(auth: Any, acme: SeededOrganization)
 
 async def test_the_audit_log_cannot_be_changed_by_anybody(auth: Any, acme: SeededOrganization) -> None:
     await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
-    import asyncpg  # noqa: PLC0415
-
     for role in ("auth_system", "owner", "admin"):
         connection = await asyncpg.connect(auth.database.dsn(role))
         try:

@@ -124,6 +124,57 @@ async def test_a_key_made_and_revoked_through_the_rpcs_is_pushed_both_times(auth
     call.cancel()
 
 
+async def test_every_change_raises_the_version_of_a_grant_and_traffic_does_not(auth: Any) -> None:
+    dsn = auth.database.dsn("auth_system")
+    owner = await seed_organization(dsn)
+    api_key_id, digest = await seed_key(dsn, owner.organization_id, owner.owner_id)
+
+    async def version() -> int:
+        request = pb.ResolveKeysRequest(digests=[digest])
+        (grant,) = (await auth.stub.ResolveKeys(request, metadata=auth.process(EDGE))).grants
+        return int(grant.version)
+
+    versions = [await version()]
+    for state in ("suspended", "active"):
+        await execute(auth, "UPDATE organizations SET state = $1", state)
+        versions.append(await version())
+    for change in ("scopes = '{read}'", "allowed_ips = '{192.0.2.0/24}'", "revoke_time = now()"):
+        await execute(auth, f"UPDATE api_keys SET {change} WHERE api_key_id = $1", api_key_id)
+        versions.append(await version())
+    assert versions == sorted(set(versions))
+    await execute(auth, "UPDATE organizations SET state = 'active', name = 'else'")
+    await execute(auth, "UPDATE api_keys SET last_use_time = now()")
+    assert await version() == versions[-1]
+
+
+async def test_a_stream_without_changes_shows_that_it_lives(auth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    call, first = await watch(auth)
+    await read_snapshot(call, first)
+    for _ in range(3):
+        assert await asyncio.wait_for(call.read(), 5) == pb.WatchKeysResponse()
+    call.cancel()
+
+
+async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
+    auth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    (await watch(auth))[0].cancel()
+    enough, take_snapshot = asyncio.Event(), module.store.take_snapshot
+
+    async def take_slowly(*args: Any, **kwargs: Any) -> Any:
+        await enough.wait()
+        return await take_snapshot(*args, **kwargs)
+
+    monkeypatch.setattr(module.store, "take_snapshot", take_slowly)
+    call, first = await watch(auth)
+    assert (first, await asyncio.wait_for(call.read(), 5)) == (pb.WatchKeysResponse(),) * 2
+    enough.set()
+    await read_snapshot(call, first)
+    call.cancel()
+
+
 async def test_suspending_an_organization_pushes_all_its_keys(auth: Any) -> None:
     dsn = auth.database.dsn("auth_system")
     owner, other = await seed_organization(dsn), await seed_organization(dsn, "other")

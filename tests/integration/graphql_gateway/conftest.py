@@ -35,7 +35,7 @@ from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, PrincipalKind, Verifier, current_principal
 from mesh.rpc.client import Clients
-from mesh.rpc.errors import FailedPrecondition, Unauthenticated, Violations
+from mesh.rpc.errors import FailedPrecondition, NotFound, Unauthenticated, Violations
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 
@@ -49,6 +49,10 @@ SERVICE_ACCOUNT_TOKEN = "tw_sa_" + "ab" * 32
 PASSWORD = "correct horse battery staple"
 KEYS = tuple(UUID(int=ACME.int + 100 + number) for number in range(5))
 CREATE_SECONDS = 1_760_000_000
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
 
 
 class PasswordWrong(Unauthenticated):
@@ -147,6 +151,21 @@ class FakeAuth(AuthServiceServicer):
         end = min(len(KEYS), start + (request.page_size or 50))
         listed = [api_key(UUID(request.organization_id), key_id, f"key {key_id}") for key_id in KEYS[start:end]]
         return auth.ListApiKeysResponse(api_keys=listed, next_page_token=str(end) if end < len(KEYS) else "")
+
+    async def GetApiKey(self, request: Any, context: Any) -> auth.ApiKey:
+        self.seen.note(request, context)
+        key_id = UUID(request.api_key_id)
+        if key_id not in KEYS:
+            raise ApiKeyNotFound
+        return api_key(UUID(request.organization_id), key_id, f"key {key_id}")
+
+    async def BatchGetApiKeys(self, request: Any, context: Any) -> auth.BatchGetApiKeysResponse:
+        self.seen.note(request, context)
+        organization_id = UUID(request.organization_id)
+        wanted = [key_id for key_id in map(UUID, request.api_key_ids) if key_id in KEYS]
+        return auth.BatchGetApiKeysResponse(
+            api_keys=[api_key(organization_id, key_id, f"key {key_id}") for key_id in wanted]
+        )
 
     async def CreateApiKey(self, request: Any, context: Any) -> auth.CreateApiKeyResponse:
         self.seen.note(request, context)

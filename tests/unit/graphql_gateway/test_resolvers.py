@@ -19,7 +19,7 @@ from graphql_gateway.failure import Failure
 from graphql_gateway.graph.answer import to_answer
 from graphql_gateway.graph.context import GraphContext
 from graphql_gateway.graph.limits import QueryLimits
-from graphql_gateway.graph.loaders import API_KEY_PAGE_SIZE, API_KEY_PAGES_MAX, Loaders
+from graphql_gateway.graph.loaders import API_KEYS_AT_ONCE_MAX, Loaders
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.scalars import SCALARS, Decimal, Int64
 from graphql_gateway.graph.schema import build_schema
@@ -34,6 +34,7 @@ def key(number: int, organization_id: UUID = ORGANIZATION) -> auth.ApiKey:
     return auth.ApiKey(api_key_id=str(UUID(int=number)), organization_id=str(organization_id), mode=auth.KEY_MODE_TEST)
 
 
+KEY_MISSING = Failure(code=grpc.StatusCode.NOT_FOUND, reason="API_KEY_NOT_FOUND", message="There is no such API key.")
 ANSWERS: dict[str, Any] = {
     "CreateSession": auth.CreateSessionResponse(
         access_token="t", organization_id=str(ORGANIZATION), person_id=str(KEY), role=access_pb2.ROLE_MEMBER
@@ -42,6 +43,8 @@ ANSWERS: dict[str, Any] = {
         organization_id=str(ORGANIZATION), name="Acme", state=auth.ORGANIZATION_STATE_SUSPENDED
     ),
     "ListApiKeys": auth.ListApiKeysResponse(api_keys=[key(3), key(4)]),
+    "GetApiKey": lambda request: key(3) if request.api_key_id == str(KEY) else KEY_MISSING,
+    "BatchGetApiKeys": auth.BatchGetApiKeysResponse(api_keys=[key(3), key(4)]),
     "CreateApiKey": auth.CreateApiKeyResponse(api_key=key(3), secret="s"),
     "RevokeApiKey": key(3),
     "ListAuditEntries": auth.ListAuditEntriesResponse(
@@ -202,31 +205,37 @@ async def test_a_failed_look_up_fails_only_the_fields_that_wanted_it() -> None:
     assert answer["errors"][0]["path"] == ["b"]
 
 
-async def test_keys_are_searched_page_by_page_and_not_for_ever() -> None:
-    def page(request: Any) -> Any:
-        start = int(request.page_token or "10")
-        listed = [key(number) for number in range(start, start + request.page_size)]
-        return auth.ListApiKeysResponse(api_keys=listed, next_page_token=str(start + request.page_size))
+async def test_keys_are_looked_up_a_hundred_at_once() -> None:
+    def batch(request: Any) -> Any:
+        return auth.BatchGetApiKeysResponse(api_keys=[key(UUID(one).int) for one in request.api_key_ids[1:]])
 
-    services: Any = Services({"ListApiKeys": page})
+    services: Any = Services({"BatchGetApiKeys": batch})
     loaders = Loaders(services, scope())
-    near, far = await loaders.api_keys.load_many([(ORGANIZATION, UUID(int=10)), (ORGANIZATION, UUID(int=250))])
-    assert near is not None
-    assert far is not None
-    assert (near.api_key_id, far.api_key_id) == (str(UUID(int=10)), str(UUID(int=250)))
-    assert len(services.asked) == 3
-    never = await loaders.api_keys.load((ORGANIZATION, UUID(int=11 + API_KEY_PAGE_SIZE * API_KEY_PAGES_MAX)))
-    assert never is None
-    assert len(services.asked) == 3 + API_KEY_PAGES_MAX
+    numbers = range(10, 10 + API_KEYS_AT_ONCE_MAX + 20)
+    found = await loaders.api_keys.load_many([(ORGANIZATION, UUID(int=number)) for number in numbers])
+    assert services.names() == ["BatchGetApiKeys"] * 2
+    assert [len(request.api_key_ids) for _, request in services.asked] == [API_KEYS_AT_ONCE_MAX, 20]
+    missing = [number for number, one in zip(numbers, found, strict=True) if one is None]
+    assert missing == [10, 10 + API_KEYS_AT_ONCE_MAX]
+    assert {one.api_key_id for one in found if one} == {str(UUID(int=n)) for n in numbers if n not in missing}
+
+
+async def test_a_lone_key_is_asked_for_by_name_and_may_be_missing() -> None:
+    services: Any = Services()
+    loaders = Loaders(services, scope())
+    found = await loaders.api_keys.load((ORGANIZATION, KEY))
+    assert found is not None
+    assert await loaders.api_keys.load((ORGANIZATION, UUID(int=99))) is None
+    assert services.names() == ["GetApiKey"] * 2
 
 
 async def test_keys_of_one_organization_fail_without_those_of_another() -> None:
     away = Failure(code=grpc.StatusCode.UNAVAILABLE, reason="SERVICE_UNAVAILABLE", message="Away.")
 
-    def page(request: Any) -> Any:
-        return away if request.organization_id == str(OTHER) else ANSWERS["ListApiKeys"]
+    def one(request: Any) -> Any:
+        return away if request.organization_id == str(OTHER) else key(3)
 
-    services: Any = Services({"ListApiKeys": page})
+    services: Any = Services({"GetApiKey": one})
     loaders = Loaders(services, scope())
     with pytest.raises(Failure):
         await loaders.api_keys.load_many([(ORGANIZATION, KEY), (OTHER, KEY)])

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollway.options.v1 import access_pb2 as tollway_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollway/auth/v1/auth_service.proto\x12\x0ftollway.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"\xf6\x02\n\x0cOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tollway.auth.v1.OrganizationState\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x15\n\rcontact_email\x18\x05 \x01(\t\x12\x15\n\rbilling_email\x18\x06 \x01(\t\x12\x15\n\rcurrency_code\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12=\n\x08metadata\x18\t \x03(\x0b\x32+.tollway.auth.v1.Organization.MetadataEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdf\x02\n\x06\x41piKey\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12&\n\x04mode\x18\x05 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc9\x01\n\nAuditEntry\x12\x16\n\x0e\x61udit_entry_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12(\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x01\n\x08KeyGrant\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\napi_key_id\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\x0c\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.tollway.auth.v1.KeyState\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x16\n\x0e\x65xpire_time_us\x18\t \x01(\x03\"%\n\x12ResolveKeysRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"@\n\x13ResolveKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\"-\n\x10WatchKeysRequest\x12\x19\n\x11snapshot_keys_max\x18\x01 \x01(\r\"Y\n\x11WatchKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\"\xed\x01\n\x13\x43reateApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04mode\x18\x03 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x05 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"P\n\x14\x43reateApiKeyResponse\x12(\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x17.tollway.auth.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"[\n\x13RevokeApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"T\n\x12ListApiKeysRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x13ListApiKeysResponse\x12)\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x17.tollway.auth.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x16GetOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"P\n\x14\x43reateSessionRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\"\xb2\x01\n\x15\x43reateSessionResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12&\n\x04role\x18\x05 \x01(\x0e\x32\x18.tollway.options.v1.Role\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"-\n\x1cResolveServiceAccountRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xc5\x01\n\x1dResolveServiceAccountResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x05 \x03(\x0e\x32 .tollway.options.v1.PlatformRole\"I\n\x19\x41ppendAuditEntriesRequest\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.tollway.auth.v1.AuditEntry\"4\n\x1a\x41ppendAuditEntriesResponse\x12\x16\n\x0e\x61ppended_count\x18\x01 \x01(\x05\"Y\n\x17ListAuditEntriesRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x18ListAuditEntriesResponse\x12\x32\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1b.tollway.auth.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*x\n\x11OrganizationState\x12\"\n\x1eORGANIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19ORGANIZATION_STATE_ACTIVE\x10\x01\x12 \n\x1cORGANIZATION_STATE_SUSPENDED\x10\x02*I\n\x07KeyMode\x12\x18\n\x14KEY_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_MODE_LIVE\x10\x01\x12\x11\n\rKEY_MODE_TEST\x10\x02*x\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12$\n KEY_STATE_ORGANIZATION_SUSPENDED\x10\x03\x32\xd8\r\n\x0b\x41uthService\x12p\n\x0bResolveKeys\x12#.tollway.auth.v1.ResolveKeysRequest\x1a$.tollway.auth.v1.ResolveKeysResponse\"\x16\x90\x02\x01\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy\x12l\n\tWatchKeys\x12!.tollway.auth.v1.WatchKeysRequest\x1a\".tollway.auth.v1.WatchKeysResponse\"\x16\x90\x02\x01\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy0\x01\x12\xb6\x01\n\x0c\x43reateApiKey\x12$.tollway.auth.v1.CreateApiKeyRequest\x1a%.tollway.auth.v1.CreateApiKeyResponse\"Y\x90\x02\x02\x82\x80\x19\x17\x08\x03\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x35\"0/api/v1/organizations/{organization_id}/api-keys:\x01*\x12\xbc\x01\n\x0cRevokeApiKey\x12$.tollway.auth.v1.RevokeApiKeyRequest\x1a\x17.tollway.auth.v1.ApiKey\"m\x90\x02\x02\x82\x80\x19\x17\x08\x04\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02I\"D/api/v1/organizations/{organization_id}/api-keys/{api_key_id}:revoke:\x01*\x12\xb0\x01\n\x0bListApiKeys\x12#.tollway.auth.v1.ListApiKeysRequest\x1a$.tollway.auth.v1.ListApiKeysResponse\"V\x90\x02\x01\x82\x80\x19\x17\x08\x02\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x32\x12\x30/api/v1/organizations/{organization_id}/api-keys\x12\xa8\x01\n\x0fGetOrganization\x12\'.tollway.auth.v1.GetOrganizationRequest\x1a\x1d.tollway.auth.v1.Organization\"M\x90\x02\x01\x82\x80\x19\x17\x08\x01\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02)\x12\'/api/v1/organizations/{organization_id}\x12\x82\x01\n\rCreateSession\x12%.tollway.auth.v1.CreateSessionRequest\x1a&.tollway.auth.v1.CreateSessionResponse\"\"\x82\x80\x19\x03\x1a\x01\x04\x82\xd3\xe4\x93\x02\x15\"\x10/api/v1/sessions:\x01*\x12X\n\x07GetJwks\x12\x1f.tollway.auth.v1.GetJwksRequest\x1a .tollway.auth.v1.GetJwksResponse\"\n\x90\x02\x01\x82\x80\x19\x03\x1a\x01\x04\x12\xbf\x01\n\x15ResolveServiceAccount\x12-.tollway.auth.v1.ResolveServiceAccountRequest\x1a..tollway.auth.v1.ResolveServiceAccountResponse\"G\x90\x02\x01\x82\x80\x19@\x1a\x01\x03\"\tratelimit\"\x08metering\"\x07\x62illing\"\x0cnotification\"\x0fgraphql_gateway\x12\xaa\x01\n\x12\x41ppendAuditEntries\x12*.tollway.auth.v1.AppendAuditEntriesRequest\x1a+.tollway.auth.v1.AppendAuditEntriesResponse\";\x90\x02\x02\x82\x80\x19\x34\x1a\x01\x03\"\tratelimit\"\x08metering\"\x07\x62illing\"\x0cnotification\"\x03\x63li\x12\xc4\x01\n\x10ListAuditEntries\x12(.tollway.auth.v1.ListAuditEntriesRequest\x1a).tollway.auth.v1.ListAuditEntriesResponse\"[\x90\x02\x01\x82\x80\x19\x17\x08\x08\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x37\x12\x35/api/v1/organizations/{organization_id}/audit-entriesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollway/auth/v1/auth_service.proto\x12\x0ftollway.auth.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"\xf6\x02\n\x0cOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tollway.auth.v1.OrganizationState\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x15\n\rcontact_email\x18\x05 \x01(\t\x12\x15\n\rbilling_email\x18\x06 \x01(\t\x12\x15\n\rcurrency_code\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12=\n\x08metadata\x18\t \x03(\x0b\x32+.tollway.auth.v1.Organization.MetadataEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdf\x02\n\x06\x41piKey\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12&\n\x04mode\x18\x05 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc9\x01\n\nAuditEntry\x12\x16\n\x0e\x61udit_entry_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12(\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x02\n\x08KeyGrant\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\napi_key_id\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\x0c\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.tollway.auth.v1.KeyState\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x16\n\x0e\x65xpire_time_us\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\x03\"%\n\x12ResolveKeysRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"@\n\x13ResolveKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\"-\n\x10WatchKeysRequest\x12\x19\n\x11snapshot_keys_max\x18\x01 \x01(\r\"Y\n\x11WatchKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\"\xed\x01\n\x13\x43reateApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04mode\x18\x03 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x05 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"P\n\x14\x43reateApiKeyResponse\x12(\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x17.tollway.auth.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"[\n\x13RevokeApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"h\n\x12ListApiKeysRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\ncreator_id\x18\x04 \x01(\t\"?\n\x10GetApiKeyRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"F\n\x16\x42\x61tchGetApiKeysRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_key_ids\x18\x02 \x03(\t\"D\n\x17\x42\x61tchGetApiKeysResponse\x12)\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x17.tollway.auth.v1.ApiKey\"Y\n\x13ListApiKeysResponse\x12)\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x17.tollway.auth.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x16GetOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"P\n\x14\x43reateSessionRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\"\xb2\x01\n\x15\x43reateSessionResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\x11\n\tperson_id\x18\x04 \x01(\t\x12&\n\x04role\x18\x05 \x01(\x0e\x32\x18.tollway.options.v1.Role\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"-\n\x1cResolveServiceAccountRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xc5\x01\n\x1dResolveServiceAccountResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x05 \x03(\x0e\x32 .tollway.options.v1.PlatformRole\"I\n\x19\x41ppendAuditEntriesRequest\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.tollway.auth.v1.AuditEntry\"4\n\x1a\x41ppendAuditEntriesResponse\x12\x16\n\x0e\x61ppended_count\x18\x01 \x01(\x05\"Y\n\x17ListAuditEntriesRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x18ListAuditEntriesResponse\x12\x32\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1b.tollway.auth.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*x\n\x11OrganizationState\x12\"\n\x1eORGANIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19ORGANIZATION_STATE_ACTIVE\x10\x01\x12 \n\x1cORGANIZATION_STATE_SUSPENDED\x10\x02*I\n\x07KeyMode\x12\x18\n\x14KEY_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_MODE_LIVE\x10\x01\x12\x11\n\rKEY_MODE_TEST\x10\x02*x\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12$\n KEY_STATE_ORGANIZATION_SUSPENDED\x10\x03\x32\xcf\x10\n\x0b\x41uthService\x12p\n\x0bResolveKeys\x12#.tollway.auth.v1.ResolveKeysRequest\x1a$.tollway.auth.v1.ResolveKeysResponse\"\x16\x90\x02\x01\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy\x12l\n\tWatchKeys\x12!.tollway.auth.v1.WatchKeysRequest\x1a\".tollway.auth.v1.WatchKeysResponse\"\x16\x90\x02\x01\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy0\x01\x12\xb6\x01\n\x0c\x43reateApiKey\x12$.tollway.auth.v1.CreateApiKeyRequest\x1a%.tollway.auth.v1.CreateApiKeyResponse\"Y\x90\x02\x02\x82\x80\x19\x17\x08\x03\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x35\"0/api/v1/organizations/{organization_id}/api-keys:\x01*\x12\xbc\x01\n\x0cRevokeApiKey\x12$.tollway.auth.v1.RevokeApiKeyRequest\x1a\x17.tollway.auth.v1.ApiKey\"m\x90\x02\x02\x82\x80\x19\x17\x08\x04\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02I\"D/api/v1/organizations/{organization_id}/api-keys/{api_key_id}:revoke:\x01*\x12\xb0\x01\n\x0bListApiKeys\x12#.tollway.auth.v1.ListApiKeysRequest\x1a$.tollway.auth.v1.ListApiKeysResponse\"V\x90\x02\x01\x82\x80\x19\x17\x08\x02\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x32\x12\x30/api/v1/organizations/{organization_id}/api-keys\x12\xac\x01\n\tGetApiKey\x12!.tollway.auth.v1.GetApiKeyRequest\x1a\x17.tollway.auth.v1.ApiKey\"c\x90\x02\x01\x82\x80\x19\x17\x08\x02\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02?\x12=/api/v1/organizations/{organization_id}/api-keys/{api_key_id}\x12\xc5\x01\n\x0f\x42\x61tchGetApiKeys\x12\'.tollway.auth.v1.BatchGetApiKeysRequest\x1a(.tollway.auth.v1.BatchGetApiKeysResponse\"_\x90\x02\x01\x82\x80\x19\x17\x08\x02\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02;\x12\x39/api/v1/organizations/{organization_id}/api-keys:batchGet\x12\xa8\x01\n\x0fGetOrganization\x12\'.tollway.auth.v1.GetOrganizationRequest\x1a\x1d.tollway.auth.v1.Organization\"M\x90\x02\x01\x82\x80\x19\x17\x08\x01\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02)\x12\'/api/v1/organizations/{organization_id}\x12\x82\x01\n\rCreateSession\x12%.tollway.auth.v1.CreateSessionRequest\x1a&.tollway.auth.v1.CreateSessionResponse\"\"\x82\x80\x19\x03\x1a\x01\x04\x82\xd3\xe4\x93\x02\x15\"\x10/api/v1/sessions:\x01*\x12X\n\x07GetJwks\x12\x1f.tollway.auth.v1.GetJwksRequest\x1a .tollway.auth.v1.GetJwksResponse\"\n\x90\x02\x01\x82\x80\x19\x03\x1a\x01\x04\x12\xbf\x01\n\x15ResolveServiceAccount\x12-.tollway.auth.v1.ResolveServiceAccountRequest\x1a..tollway.auth.v1.ResolveServiceAccountResponse\"G\x90\x02\x01\x82\x80\x19@\x1a\x01\x03\"\tratelimit\"\x08metering\"\x07\x62illing\"\x0cnotification\"\x0fgraphql_gateway\x12\xaa\x01\n\x12\x41ppendAuditEntries\x12*.tollway.auth.v1.AppendAuditEntriesRequest\x1a+.tollway.auth.v1.AppendAuditEntriesResponse\";\x90\x02\x02\x82\x80\x19\x34\x1a\x01\x03\"\tratelimit\"\x08metering\"\x07\x62illing\"\x0cnotification\"\x03\x63li\x12\xc4\x01\n\x10ListAuditEntries\x12(.tollway.auth.v1.ListAuditEntriesRequest\x1a).tollway.auth.v1.ListAuditEntriesResponse\"[\x90\x02\x01\x82\x80\x19\x17\x08\x08\x12\x0forganization_id\x1a\x02\x01\x02\x82\xd3\xe4\x93\x02\x37\x12\x35/api/v1/organizations/{organization_id}/audit-entriesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002\202\200\031\027\010\004\022\017organization_id\032\002\001\002\202\323\344\223\002I\"D/api/v1/organizations/{organization_id}/api-keys/{api_key_id}:revoke:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\202\200\031\027\010\002\022\017organization_id\032\002\001\002\202\323\344\223\0022\0220/api/v1/organizations/{organization_id}/api-keys'
+  _globals['_AUTHSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001\202\200\031\027\010\002\022\017organization_id\032\002\001\002\202\323\344\223\002?\022=/api/v1/organizations/{organization_id}/api-keys/{api_key_id}'
+  _globals['_AUTHSERVICE'].methods_by_name['BatchGetApiKeys']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['BatchGetApiKeys']._serialized_options = b'\220\002\001\202\200\031\027\010\002\022\017organization_id\032\002\001\002\202\323\344\223\002;\0229/api/v1/organizations/{organization_id}/api-keys:batchGet'
   _globals['_AUTHSERVICE'].methods_by_name['GetOrganization']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetOrganization']._serialized_options = b'\220\002\001\202\200\031\027\010\001\022\017organization_id\032\002\001\002\202\323\344\223\002)\022\'/api/v1/organizations/{organization_id}'
   _globals['_AUTHSERVICE'].methods_by_name['CreateSession']._loaded_options = None
@@ -59,12 +63,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['AppendAuditEntries']._serialized_options = b'\220\002\002\202\200\0314\032\001\003\"\tratelimit\"\010metering\"\007billing\"\014notification\"\003cli'
   _globals['_AUTHSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\220\002\001\202\200\031\027\010\010\022\017organization_id\032\002\001\002\202\323\344\223\0027\0225/api/v1/organizations/{organization_id}/audit-entries'
-  _globals['_ORGANIZATIONSTATE']._serialized_start=3136
-  _globals['_ORGANIZATIONSTATE']._serialized_end=3256
-  _globals['_KEYMODE']._serialized_start=3258
-  _globals['_KEYMODE']._serialized_end=3331
-  _globals['_KEYSTATE']._serialized_start=3333
-  _globals['_KEYSTATE']._serialized_end=3453
+  _globals['_ORGANIZATIONSTATE']._serialized_start=3380
+  _globals['_ORGANIZATIONSTATE']._serialized_end=3500
+  _globals['_KEYMODE']._serialized_start=3502
+  _globals['_KEYMODE']._serialized_end=3575
+  _globals['_KEYSTATE']._serialized_start=3577
+  _globals['_KEYSTATE']._serialized_end=3697
   _globals['_ORGANIZATION']._serialized_start=182
   _globals['_ORGANIZATION']._serialized_end=556
   _globals['_ORGANIZATION_METADATAENTRY']._serialized_start=509
@@ -74,47 +78,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITENTRY']._serialized_start=913
   _globals['_AUDITENTRY']._serialized_end=1114
   _globals['_KEYGRANT']._serialized_start=1117
-  _globals['_KEYGRANT']._serialized_end=1357
-  _globals['_RESOLVEKEYSREQUEST']._serialized_start=1359
-  _globals['_RESOLVEKEYSREQUEST']._serialized_end=1396
-  _globals['_RESOLVEKEYSRESPONSE']._serialized_start=1398
-  _globals['_RESOLVEKEYSRESPONSE']._serialized_end=1462
-  _globals['_WATCHKEYSREQUEST']._serialized_start=1464
-  _globals['_WATCHKEYSREQUEST']._serialized_end=1509
-  _globals['_WATCHKEYSRESPONSE']._serialized_start=1511
-  _globals['_WATCHKEYSRESPONSE']._serialized_end=1600
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1603
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1840
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1842
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1922
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1924
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2015
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=2017
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2101
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=2103
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2192
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=2194
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=2243
-  _globals['_CREATESESSIONREQUEST']._serialized_start=2245
-  _globals['_CREATESESSIONREQUEST']._serialized_end=2325
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=2328
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=2506
-  _globals['_GETJWKSREQUEST']._serialized_start=2508
-  _globals['_GETJWKSREQUEST']._serialized_end=2524
-  _globals['_GETJWKSRESPONSE']._serialized_start=2526
-  _globals['_GETJWKSRESPONSE']._serialized_end=2562
-  _globals['_RESOLVESERVICEACCOUNTREQUEST']._serialized_start=2564
-  _globals['_RESOLVESERVICEACCOUNTREQUEST']._serialized_end=2609
-  _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_start=2612
-  _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_end=2809
-  _globals['_APPENDAUDITENTRIESREQUEST']._serialized_start=2811
-  _globals['_APPENDAUDITENTRIESREQUEST']._serialized_end=2884
-  _globals['_APPENDAUDITENTRIESRESPONSE']._serialized_start=2886
-  _globals['_APPENDAUDITENTRIESRESPONSE']._serialized_end=2938
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2940
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=3029
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=3031
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=3134
-  _globals['_AUTHSERVICE']._serialized_start=3456
-  _globals['_AUTHSERVICE']._serialized_end=5208
+  _globals['_KEYGRANT']._serialized_end=1374
+  _globals['_RESOLVEKEYSREQUEST']._serialized_start=1376
+  _globals['_RESOLVEKEYSREQUEST']._serialized_end=1413
+  _globals['_RESOLVEKEYSRESPONSE']._serialized_start=1415
+  _globals['_RESOLVEKEYSRESPONSE']._serialized_end=1479
+  _globals['_WATCHKEYSREQUEST']._serialized_start=1481
+  _globals['_WATCHKEYSREQUEST']._serialized_end=1526
+  _globals['_WATCHKEYSRESPONSE']._serialized_start=1528
+  _globals['_WATCHKEYSRESPONSE']._serialized_end=1617
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1620
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1857
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1859
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1939
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1941
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2032
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=2034
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2138
+  _globals['_GETAPIKEYREQUEST']._serialized_start=2140
+  _globals['_GETAPIKEYREQUEST']._serialized_end=2203
+  _globals['_BATCHGETAPIKEYSREQUEST']._serialized_start=2205
+  _globals['_BATCHGETAPIKEYSREQUEST']._serialized_end=2275
+  _globals['_BATCHGETAPIKEYSRESPONSE']._serialized_start=2277
+  _globals['_BATCHGETAPIKEYSRESPONSE']._serialized_end=2345
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=2347
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2436
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=2438
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=2487
+  _globals['_CREATESESSIONREQUEST']._serialized_start=2489
+  _globals['_CREATESESSIONREQUEST']._serialized_end=2569
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=2572
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=2750
+  _globals['_GETJWKSREQUEST']._serialized_start=2752
+  _globals['_GETJWKSREQUEST']._serialized_end=2768
+  _globals['_GETJWKSRESPONSE']._serialized_start=2770
+  _globals['_GETJWKSRESPONSE']._serialized_end=2806
+  _globals['_RESOLVESERVICEACCOUNTREQUEST']._serialized_start=2808
+  _globals['_RESOLVESERVICEACCOUNTREQUEST']._serialized_end=2853
+  _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_start=2856
+  _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_end=3053
+  _globals['_APPENDAUDITENTRIESREQUEST']._serialized_start=3055
+  _globals['_APPENDAUDITENTRIESREQUEST']._serialized_end=3128
+  _globals['_APPENDAUDITENTRIESRESPONSE']._serialized_start=3130
+  _globals['_APPENDAUDITENTRIESRESPONSE']._serialized_end=3182
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=3184
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=3273
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=3275
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=3378
+  _globals['_AUTHSERVICE']._serialized_start=3700
+  _globals['_AUTHSERVICE']._serialized_end=5827
 # @@protoc_insertion_point(module_scope)

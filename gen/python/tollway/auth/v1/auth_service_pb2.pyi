@@ -321,6 +321,7 @@ class KeyGrant(_message.Message):
     ALLOWED_IPS_FIELD_NUMBER: _builtins.int
     EXTERNAL_SUBJECT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_US_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """HMAC-SHA-256 of the key under the pepper of `pepper_version`, 32 bytes."""
     api_key_id: _builtins.bytes
@@ -335,6 +336,10 @@ class KeyGrant(_message.Message):
     """The organization's end user that it stands for; may be empty."""
     expire_time_us: _builtins.int
     """From when on it is refused: Unix time in microseconds; 0 means never."""
+    version: _builtins.int
+    """Grows with every change of the key and of its organization's state. Of two grants for one digest the one with the
+    higher version is right, in whatever order they arrive.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that routes ask for."""
@@ -355,10 +360,11 @@ class KeyGrant(_message.Message):
         allowed_ips: _abc.Iterable[_builtins.str] | None = ...,
         external_subject: _builtins.str = ...,
         expire_time_us: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "digest", b"digest", "expire_time_us", b"expire_time_us", "external_subject", b"external_subject", "mode", b"mode", "organization_id", b"organization_id", "scopes", b"scopes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "digest", b"digest", "expire_time_us", b"expire_time_us", "external_subject", b"external_subject", "mode", b"mode", "organization_id", b"organization_id", "scopes", b"scopes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,7 +442,7 @@ Global___WatchKeysRequest: _TypeAlias = WatchKeysRequest  # noqa: Y015
 
 @_typing.final
 class WatchKeysResponse(_message.Message):
-    """Part of the snapshot, or a change."""
+    """Part of the snapshot, a change, or (empty) a sign of life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -585,26 +591,108 @@ class ListApiKeysRequest(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CREATOR_ID_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, UUID."""
     page_size: _builtins.int
     """At most this many, 1 to 100; 0 means 50."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    creator_id: _builtins.str
+    """Only keys that this person or service account (UUID) created; empty means everybody's."""
     def __init__(
         self,
         *,
         organization_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        creator_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator_id", b"creator_id", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListApiKeysRequest: _TypeAlias = ListApiKeysRequest  # noqa: Y015
+
+@_typing.final
+class GetApiKeyRequest(_message.Message):
+    """Which key to get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, UUID."""
+    api_key_id: _builtins.str
+    """The API key, UUID."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        api_key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetApiKeyRequest: _TypeAlias = GetApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetApiKeysRequest(_message.Message):
+    """Which keys to get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_IDS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, UUID."""
+    @_builtins.property
+    def api_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The API keys, UUIDs, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        api_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_ids", b"api_key_ids", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetApiKeysRequest: _TypeAlias = BatchGetApiKeysRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetApiKeysResponse(_message.Message):
+    """The keys that were found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
+        """In the order of the request; one that does not exist is absent."""
+
+    def __init__(
+        self,
+        *,
+        api_keys: _abc.Iterable[Global___ApiKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetApiKeysResponse: _TypeAlias = BatchGetApiKeysResponse  # noqa: Y015
 
 @_typing.final
 class ListApiKeysResponse(_message.Message):

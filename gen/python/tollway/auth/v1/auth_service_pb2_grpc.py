@@ -60,6 +60,16 @@ class AuthServiceStub:
                 request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/GetApiKey',
+                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.BatchGetApiKeys = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/BatchGetApiKeys',
+                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.FromString,
+                _registered_method=True)
         self.GetOrganization = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/GetOrganization',
                 request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetOrganizationRequest.SerializeToString,
@@ -104,7 +114,9 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchKeys(self, request, context):
-        """Streams every change of an API key: first a snapshot, then changes within a second of their commit.
+        """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
+        at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
+        silence tells a reader that the stream is dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +138,20 @@ class AuthServiceServicer:
 
     def ListApiKeys(self, request, context):
         """Lists an organization's API keys, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Gets an API key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetApiKeys(self, request, context):
+        """Gets several API keys of one organization at once. One that does not exist is absent from the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +226,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ListApiKeys,
                     request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.FromString,
                     response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.SerializeToString,
+            ),
+            'BatchGetApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetApiKeys,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.SerializeToString,
             ),
             'GetOrganization': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrganization,
@@ -368,6 +404,60 @@ class AuthService:
             '/tollway.auth.v1.AuthService/ListApiKeys',
             tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
             tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/GetApiKey',
+            tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/BatchGetApiKeys',
+            tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

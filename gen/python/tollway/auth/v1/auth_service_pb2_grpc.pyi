@@ -36,13 +36,20 @@ class AuthServiceStub:
     ResolveKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveKeysRequest, _auth_service_pb2.ResolveKeysResponse]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
     WatchKeys: _grpc.UnaryStreamMultiCallable[_auth_service_pb2.WatchKeysRequest, _auth_service_pb2.WatchKeysResponse]
-    """Streams every change of an API key: first a snapshot, then changes within a second of their commit."""
+    """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
+    at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
+    silence tells a reader that the stream is dead.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
     """Creates an API key. Its secret is in this answer and nowhere else, ever."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.ApiKey]
     """Revokes an API key; every edge refuses it within a second. Revoking twice answers the same."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]
     """Lists an organization's API keys, newest first."""
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetApiKeyRequest, _auth_service_pb2.ApiKey]
+    """Gets an API key."""
+    BatchGetApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchGetApiKeysRequest, _auth_service_pb2.BatchGetApiKeysResponse]
+    """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetOrganizationRequest, _auth_service_pb2.Organization]
     """Gets an organization."""
     CreateSession: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSessionRequest, _auth_service_pb2.CreateSessionResponse]
@@ -64,13 +71,20 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ResolveKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveKeysRequest, _auth_service_pb2.ResolveKeysResponse]  # type: ignore[assignment]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
     WatchKeys: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchKeysRequest, _auth_service_pb2.WatchKeysResponse]  # type: ignore[assignment]
-    """Streams every change of an API key: first a snapshot, then changes within a second of their commit."""
+    """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
+    at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
+    silence tells a reader that the stream is dead.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key. Its secret is in this answer and nowhere else, ever."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.ApiKey]  # type: ignore[assignment]
     """Revokes an API key; every edge refuses it within a second. Revoking twice answers the same."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists an organization's API keys, newest first."""
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetApiKeyRequest, _auth_service_pb2.ApiKey]  # type: ignore[assignment]
+    """Gets an API key."""
+    BatchGetApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchGetApiKeysRequest, _auth_service_pb2.BatchGetApiKeysResponse]  # type: ignore[assignment]
+    """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
     GetOrganization: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetOrganizationRequest, _auth_service_pb2.Organization]  # type: ignore[assignment]
     """Gets an organization."""
     CreateSession: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSessionRequest, _auth_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
@@ -101,7 +115,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.WatchKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_auth_service_pb2.WatchKeysResponse], _abc.AsyncIterator[_auth_service_pb2.WatchKeysResponse]]:
-        """Streams every change of an API key: first a snapshot, then changes within a second of their commit."""
+        """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
+        at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
+        silence tells a reader that the stream is dead.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -126,6 +143,22 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.ListApiKeysResponse, _abc.Awaitable[_auth_service_pb2.ListApiKeysResponse]]:
         """Lists an organization's API keys, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _auth_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ApiKey, _abc.Awaitable[_auth_service_pb2.ApiKey]]:
+        """Gets an API key."""
+
+    @_abc_1.abstractmethod
+    def BatchGetApiKeys(
+        self,
+        request: _auth_service_pb2.BatchGetApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.BatchGetApiKeysResponse, _abc.Awaitable[_auth_service_pb2.BatchGetApiKeysResponse]]:
+        """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
 
     @_abc_1.abstractmethod
     def GetOrganization(
