@@ -6,13 +6,11 @@ background. Buckets live in this process: with N gateways behind a balancer a ca
 is accepted, because these limits protect the gateway and slow guessing down, and are not what anyone is billed by.
 
 The number of buckets is bounded. When a new one finds no room, the one that was used longest ago goes; whoever owned
-it starts with a full one. IPv6 clients are counted by /64, the smallest network that one customer line has.
+it starts with a full one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,11 +18,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphql_gateway import errors, metrics
+from graphql_gateway.addresses import network_of
 from graphql_gateway.failure import Failure
 from graphql_gateway.identity import Identity
 
 BUCKETS_MAX: Final = 50_000
-IPV6_PREFIX_BITS: Final = 64
 SECONDS_PER_MINUTE: Final = 60.0
 
 
@@ -58,6 +56,11 @@ class Buckets:
             return 0.0
         return (1.0 - bucket.tokens) / self._rate_per_second
 
+    def give_back(self, name: str) -> None:
+        """Return a token that was taken; a bucket never holds more than its size."""
+        bucket = self._bucket(name)
+        bucket.tokens = min(self._capacity, bucket.tokens + 1.0)
+
     def __len__(self) -> int:
         return len(self._buckets)
 
@@ -78,13 +81,27 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionLimits:
-    """Requests a minute, each also the size of a burst."""
+    """Requests a minute, each also the size of a burst.
+
+    Attributes:
+        address_per_minute: Requests of one address.
+        principal_per_minute: Requests of one person or service account.
+        organization_per_minute: Requests of everybody in one organization.
+        change_principal_per_minute: Changes of one person or service account; an alias is a change of its own.
+        change_organization_per_minute: Changes of everybody in one organization.
+        sign_in_address_per_minute: Failed sign-ins from one address, whomever they name.
+        sign_in_pair_per_minute: Failed sign-ins from one address that name one account.
+        sign_in_account_per_minute: Failed sign-ins that name one account, from all addresses together.
+    """
 
     address_per_minute: int = 1_200
     principal_per_minute: int = 600
     organization_per_minute: int = 3_000
+    change_principal_per_minute: int = 30
+    change_organization_per_minute: int = 120
     sign_in_address_per_minute: int = 30
-    sign_in_person_per_minute: int = 10
+    sign_in_pair_per_minute: int = 10
+    sign_in_account_per_minute: int = 30
 
 
 class Admission:
@@ -102,8 +119,8 @@ class Admission:
         self._addresses = buckets(limits.address_per_minute)
         self._principals = buckets(limits.principal_per_minute)
         self._organizations = buckets(limits.organization_per_minute)
-        self._sign_in_addresses = buckets(limits.sign_in_address_per_minute)
-        self._sign_in_people = buckets(limits.sign_in_person_per_minute)
+        self._change_principals = buckets(limits.change_principal_per_minute)
+        self._change_organizations = buckets(limits.change_organization_per_minute)
 
     def admit_address(self, address: str) -> None:
         """Take a request from an address, before anything else is done for it.
@@ -111,7 +128,7 @@ class Admission:
         Raises:
             Failure: RATE_LIMITED.
         """
-        _take(self._addresses, network_of(address), "address")
+        take_or_refuse(self._addresses, network_of(address), "address")
 
     def admit_identity(self, identity: Identity) -> None:
         """Take a request from a caller and its organization; anonymous callers have only an address.
@@ -121,41 +138,41 @@ class Admission:
         """
         if not identity.known:
             return
-        _take(self._principals, identity.subject, "principal")
+        take_or_refuse(self._principals, identity.subject, "principal")
         if identity.organization_id is not None:
-            _take(self._organizations, str(identity.organization_id), "organization")
+            take_or_refuse(self._organizations, str(identity.organization_id), "organization")
 
-    def admit_unauthenticated_change(self, address: str, person: str) -> None:
-        """Take a call that needs no credentials and is not a read, above all a sign-in.
+    def admit_change(self, identity: Identity, address: str) -> None:
+        """Take one change: it costs rows, jobs and mails. Each field of a document that changes something asks here.
+
+        The organization is the one that the credentials are for. The one that a request names may be another tenant's,
+        whose allowance is nobody else's to use up.
 
         Args:
-            address: Where it comes from.
-            person: The e-mail address that it is about, or an empty string. Only its digest is kept.
+            identity: Who asks. A caller that is not known is counted by its address.
+            address: Where the request comes from.
 
         Raises:
             Failure: RATE_LIMITED.
         """
-        _take(self._sign_in_addresses, network_of(address), "sign_in_address")
-        if person:
-            digest = hashlib.blake2b(person.encode(), digest_size=16).hexdigest()
-            _take(self._sign_in_people, digest, "sign_in_person")
+        caller = identity.subject if identity.known else network_of(address)
+        take_or_refuse(self._change_principals, caller, "change_principal")
+        if identity.organization_id is not None:
+            take_or_refuse(self._change_organizations, str(identity.organization_id), "change_organization")
 
 
-def network_of(address: str) -> str:
-    """Return what an address is counted by: itself, or for IPv6 its /64."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, IPV6_PREFIX_BITS), strict=False))
+def take_or_refuse(buckets: Buckets, name: str, dimension: str) -> None:
+    """Take a token, or say for what there is none and when there will be one.
 
-
-def _take(buckets: Buckets, name: str, dimension: str) -> None:
+    Raises:
+        Failure: RATE_LIMITED.
+    """
     wait_seconds = buckets.take(name)
     if wait_seconds > 0.0:
-        metrics.refused(f"rate_{dimension}")
-        raise Failure.of(errors.RateLimited(metadata={"limited_by": dimension}, retry_after_seconds=wait_seconds))
+        raise refusal(dimension, wait_seconds)
+
+
+def refusal(dimension: str, wait_seconds: float) -> Failure:
+    """Return the refusal of a request, counted."""
+    metrics.refused(f"rate_{dimension}")
+    return Failure.of(errors.RateLimited(metadata={"limited_by": dimension}, retry_after_seconds=wait_seconds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
 from graphql_gateway.rest.openapi import OpenApiView
 from graphql_gateway.rest.routes import build_routes
 from graphql_gateway.rest.view import RestView
+from graphql_gateway.sign_ins import SignIns
 from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource
@@ -42,7 +43,12 @@ class Gateway:
 
 
 def build_gateway(
-    settings: GatewaySettings, *, services: Iterable[ServiceDescriptor], principals: PrincipalReader, ids: IdSource
+    settings: GatewaySettings,
+    *,
+    services: Iterable[ServiceDescriptor],
+    principals: PrincipalReader,
+    ids: IdSource,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Gateway:
     """Wire the gateway.
 
@@ -51,14 +57,23 @@ def build_gateway(
         services: What REST is made from, and where channels go.
         principals: Reads credentials.
         ids: Where request ids and idempotency keys come from.
+        monotonic: Seconds that never go back.
     """
     described = list(services)
     channels = Channels(settings, described)
-    admission = Admission(settings.admission_limits())
+    limits = settings.admission_limits()
+    admission = Admission(limits, monotonic=monotonic)
     secret = settings.process_secret.get_secret_value()
     tokens = ProcessTokens(secret=secret, process="graphql_gateway", clock=SystemClock())
-    calls = Calls(channels, admission=admission, ids=ids, vouch=lambda address: vouched_address(tokens, address))
-    health = HealthView(service_checks(channels.all()), monotonic=time.monotonic)
+    calls = Calls(
+        channels,
+        admission=admission,
+        sign_ins=SignIns(limits, monotonic=monotonic),
+        ids=ids,
+        vouch=lambda address: vouched_address(tokens, address),
+        monotonic=monotonic,
+    )
+    health = HealthView(service_checks(channels.all()), monotonic=monotonic)
     app = web.Application(client_max_size=settings.gateway_body_bytes_max)
     guard = Guard(
         admission=admission,
@@ -67,6 +82,7 @@ def build_gateway(
         trusted_proxies=settings.gateway_trusted_proxies,
         hsts=settings.production,
         timeout_seconds=settings.gateway_request_timeout_seconds,
+        monotonic=monotonic,
     )
     guard.install(app)
     routes = build_routes(described)

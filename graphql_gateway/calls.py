@@ -1,11 +1,12 @@
 """The one way from the gateway to a service: every RPC of GraphQL and of REST goes through `Calls.unary`.
 
-So there is one place for the deadline, the caller's credentials, the stricter limit on what anyone may do, the
-metrics, and the translation of what went wrong.
+So there is one place for the deadline, the caller's credentials, the limits on changes and sign-ins, the metrics, and
+the translation of what went wrong. A change is counted per call, so ten aliases of one document are ten changes.
 
-Credentials are forwarded as they came and the service decides. Where an RPC asks for none they are left out, so that
-signing in again works while an old token is still being sent. A change without an idempotency key is given one,
-because the channel sends it again when a service goes away in the middle.
+Credentials of people and service accounts are forwarded as they came and the service decides. Credentials that were
+refused stop here: above all a process's token, which would make its bearer a trusted process behind the gateway. Where
+an RPC asks for none they are left out, so that signing in again works while an old token is still being sent. A change
+without an idempotency key is given one, because the channel sends it again when a service goes away in the middle.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from tollway.options.v1 import access_pb2
 from graphql_gateway import errors, metrics
 from graphql_gateway.admission import Admission
 from graphql_gateway.failure import Failure
+from graphql_gateway.identity import IdentityKind
 from graphql_gateway.scope import RequestScope
+from graphql_gateway.sign_ins import Attempt, SignIns
 from mesh.ids import IdSource
+from mesh.rpc.access import CredentialsInvalid
 
 RPC_TIMEOUT_SECONDS: Final = 5.0
 
@@ -58,6 +62,11 @@ class Rpc(Generic[Request, Response]):
     def changes_something(self) -> bool:
         """Say whether the RPC is anything but a read."""
         return self.descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+
+    @property
+    def signs_in(self) -> bool:
+        """Say whether the answer proves that the caller knew a secret: it is a session."""
+        return "access_token" in self.descriptor.output_type.fields_by_name
 
 
 class ChannelFinder(Protocol):
@@ -105,7 +114,8 @@ class Calls:
 
     Args:
         channels: Where they are.
-        admission: The gateway's own limits.
+        admission: How many changes a caller may make.
+        sign_ins: How often anyone may guess.
         ids: Where idempotency keys come from.
         vouch: Returns metadata that names the caller's address where a call has no credentials.
         monotonic: Seconds that never go back.
@@ -116,6 +126,7 @@ class Calls:
         channels: ChannelFinder,
         *,
         admission: Admission,
+        sign_ins: SignIns,
         ids: IdSource,
         vouch: Callable[[str], Metadata] = lambda _address: (),
         monotonic: Callable[[], float] = time.monotonic,
@@ -123,6 +134,7 @@ class Calls:
         self._vouch = vouch
         self._channels = channels
         self._admission = admission
+        self._sign_ins = sign_ins
         self._ids = ids
         self._monotonic = monotonic
         self._methods: dict[str, Callable[..., Any]] = {}
@@ -133,30 +145,40 @@ class Calls:
         Raises:
             Failure: It did not work, in public words.
         """
-        if rpc.changes_something:
-            self._prepare_change(rpc, request, scope)
+        metadata = self._metadata(rpc, scope)
+        attempt = self._count_change(rpc, request, scope) if rpc.changes_something else None
         call = self._callable(rpc)
         timeout_seconds = self._timeout_seconds(scope)
         started_seconds = self._monotonic()
         code = grpc.StatusCode.OK
         try:
-            return cast("Response", await call(request, timeout=timeout_seconds, metadata=self._metadata(rpc, scope)))
+            answer = cast("Response", await call(request, timeout=timeout_seconds, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             code = error.code()
+            if attempt is not None and code is grpc.StatusCode.UNAUTHENTICATED:
+                self._sign_ins.failed(attempt)
             scope.note_failure(rpc.descriptor.full_name, code, error.details())
             raise Failure.received(error) from error
         finally:
             metrics.rpc_done(rpc.descriptor.full_name, code, self._monotonic() - started_seconds)
+        if attempt is not None and rpc.signs_in:
+            self._sign_ins.succeeded(attempt)
+        return answer
 
-    def _prepare_change(self, rpc: Rpc[Any, Any], request: Message, scope: RequestScope) -> None:
-        if rpc.anyone:
-            self._admission.admit_unauthenticated_change(scope.address, _person_named_in(request))
+    def _count_change(self, rpc: Rpc[Any, Any], request: Message, scope: RequestScope) -> Attempt | None:
+        """Take a change from whoever's allowance it is, and make it safe to be sent twice."""
         if "idempotency_key" in request.DESCRIPTOR.fields_by_name and not getattr(request, "idempotency_key", ""):
             cast("Any", request).idempotency_key = str(self._ids.uuid7())
+        if rpc.anyone:
+            return self._sign_ins.begin(scope.address, str(getattr(request, "email", "")))
+        self._admission.admit_change(scope.identity, scope.address)
+        return None
 
     def _metadata(self, rpc: Rpc[Any, Any], scope: RequestScope) -> Metadata:
         if rpc.anyone:
             return self._vouch(scope.address)
+        if scope.identity.kind is IdentityKind.REFUSED:
+            raise Failure.of(CredentialsInvalid())
         return (("authorization", scope.authorization),) if scope.authorization else ()
 
     def _callable(self, rpc: Rpc[Any, Any]) -> Callable[..., Any]:
@@ -177,8 +199,3 @@ class Calls:
         if left_seconds <= 0:
             raise Failure.of(errors.ServiceTimedOut())
         return min(RPC_TIMEOUT_SECONDS, left_seconds)
-
-
-def _person_named_in(request: Message) -> str:
-    """Return the e-mail address that a request is about, if it has one: guessing is limited per person as well."""
-    return str(getattr(request, "email", "")).strip().lower()

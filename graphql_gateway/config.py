@@ -8,11 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from graphql_gateway.addresses import Network
 from graphql_gateway.admission import AdmissionLimits
 from graphql_gateway.graph.limits import QueryLimits
 from mesh.config import ProcessSettings
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class GatewaySettings(ProcessSettings):
@@ -28,8 +27,13 @@ class GatewaySettings(ProcessSettings):
     gateway_address_per_minute: int = Field(default=1_200, ge=1)
     gateway_principal_per_minute: int = Field(default=600, ge=1)
     gateway_organization_per_minute: int = Field(default=3_000, ge=1)
+    gateway_change_principal_per_minute: int = Field(default=30, ge=1)
+    gateway_change_organization_per_minute: int = Field(default=120, ge=1)
     gateway_sign_in_address_per_minute: int = Field(default=30, ge=1)
-    gateway_sign_in_person_per_minute: int = Field(default=10, ge=1)
+    gateway_sign_in_pair_per_minute: int = Field(default=10, ge=1)
+    """Of one address at one account."""
+    gateway_sign_in_account_per_minute: int = Field(default=30, ge=1)
+    """Of one account from all addresses that failed at it."""
     gateway_query_depth_max: int = Field(default=10, ge=1)
     gateway_query_aliases_max: int = Field(default=15, ge=0)
     gateway_query_directives_max: int = Field(default=10, ge=0)
@@ -54,8 +58,11 @@ class GatewaySettings(ProcessSettings):
             address_per_minute=self.gateway_address_per_minute,
             principal_per_minute=self.gateway_principal_per_minute,
             organization_per_minute=self.gateway_organization_per_minute,
+            change_principal_per_minute=self.gateway_change_principal_per_minute,
+            change_organization_per_minute=self.gateway_change_organization_per_minute,
             sign_in_address_per_minute=self.gateway_sign_in_address_per_minute,
-            sign_in_person_per_minute=self.gateway_sign_in_person_per_minute,
+            sign_in_pair_per_minute=self.gateway_sign_in_pair_per_minute,
+            sign_in_account_per_minute=self.gateway_sign_in_account_per_minute,
         )
 
     def query_limits(self) -> QueryLimits:

@@ -6,7 +6,6 @@ limits by address, who is calling, limits by caller.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from aiohttp.typedefs import Handler, Middleware
 from opentelemetry import trace
 
 from graphql_gateway import metrics
+from graphql_gateway.addresses import Network, client_address
 from graphql_gateway.admission import Admission
-from graphql_gateway.config import Network
 from graphql_gateway.failure import Failure
 from graphql_gateway.http import HSTS, REQUEST_ID_HEADER, ROUTE, SCOPE, SECURITY_HEADERS, problem_response
 from graphql_gateway.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
@@ -134,27 +133,6 @@ class Guard:
         scope = request.get(SCOPE)
         if scope is not None:
             response.headers[REQUEST_ID_HEADER] = scope.request_id
-
-
-def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Return the address that a request comes from.
-
-    Each proxy appends the peer that it saw to `X-Forwarded-For`, so the list is read from its end, for as long as the
-    address before was one of our own proxies; whatever a client wrote itself is further left and is not reached.
-    """
-    hops = [hop.strip() for line in forwarded_for for hop in line.split(",")]
-    address = peer
-    while hops and _is_trusted(address, trusted):
-        address = hops.pop()
-    return address
-
-
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
 
 
 def _is_plain(value: str) -> bool:

@@ -4,6 +4,9 @@ The services decide what a caller may do, from the same credentials. The gateway
 organization, to answer `viewer` and to know whose allowance a request is taken from, so it never refuses a request
 because of them: credentials that are wrong, or that cannot be checked while `auth` is away, come out as such and the
 operation that needs them fails on its own.
+
+Tollway's own processes are nobody at this door. Their tokens are refused, and so is whatever cannot be checked and does
+not even claim to be a person's session or a service account's token.
 """
 
 from __future__ import annotations
@@ -14,12 +17,22 @@ from enum import Enum
 from typing import Final, Protocol, assert_never
 from uuid import UUID
 
+import jwt
+
 from graphql_gateway import errors
 from graphql_gateway.failure import Failure
-from mesh.rpc.access import CredentialsInvalid, CredentialsMissing, Principal, PrincipalKind
+from mesh.rpc.access import (
+    SERVICE_ACCOUNT_PREFIX,
+    CredentialsInvalid,
+    CredentialsMissing,
+    Principal,
+    PrincipalKind,
+)
 from mesh.rpc.errors import Unavailable
+from mesh.rpc.tokens import ISSUER
 
 IDENTIFY_TIMEOUT_SECONDS: Final = 1.0
+_BEARER: Final = "Bearer "
 
 
 class IdentityKind(Enum):
@@ -102,8 +115,20 @@ async def identify(reader: PrincipalReader, authorization: str) -> Identity:
     except CredentialsInvalid:
         return REFUSED
     except (TimeoutError, Unavailable):
-        return UNCHECKED
+        return UNCHECKED if _may_be_a_persons(authorization) else REFUSED
     return _from_principal(principal)
+
+
+def _may_be_a_persons(authorization: str) -> bool:
+    """Say whether credentials that nobody could check claim to be a person's or a service account's."""
+    token = authorization.removeprefix(_BEARER).strip()
+    if token.startswith(SERVICE_ACCOUNT_PREFIX):
+        return True
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError:
+        return False
+    return claims.get("iss") == ISSUER
 
 
 def _from_principal(principal: Principal) -> Identity:

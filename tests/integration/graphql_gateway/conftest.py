@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -400,6 +401,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
         *,
         described: list[ServiceDescriptor] | None = None,
         settings_class: type[GatewaySettings] = GatewaySettings,
+        monotonic: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> RunningGateway:
         names = ("auth", "ratelimit", "metering", "billing", "notification")
@@ -411,6 +413,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
             services=described_services() if described is None else described,
             principals=clients.verifier(SystemClock()),
             ids=RandomIds(),
+            monotonic=monotonic,
         )
         runner = web.AppRunner(gateway.app, access_log=None)
         await runner.setup()

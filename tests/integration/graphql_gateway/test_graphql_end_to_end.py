@@ -164,6 +164,27 @@ async def test_a_process_token_is_nobody(gateway: RunningGateway, backend: Backe
     assert answer["errors"][0]["extensions"]["code"] == "CREDENTIALS_INVALID"
 
 
+@pytest.mark.parametrize("process", ["graphql_gateway", "billing", "edge_proxy", "cli"])
+async def test_a_process_token_from_outside_reaches_no_service(
+    gateway: RunningGateway, backend: Backend, process: str
+) -> None:
+    token = ProcessTokens(secret=SECRET, process=process, clock=SystemClock()).bearer().removeprefix("Bearer ")
+    smuggled = {"x-tollway-vouched-by": f"Bearer {token}", "x-tollway-client-address": "192.0.2.1"}
+    for operation in (
+        f'{{ organization(id: "{ACME}") {{ name }} }}',
+        f'{{ limits(organizationId: "{ACME}") {{ version }} }}',
+        f'{{ invoicePreview(organizationId: "{ACME}") {{ planId }} }}',
+        f'mutation {{ createApiKey(name: "k", organizationId: "{ACME}") {{ secret }} }}',
+    ):
+        answer = await gateway.graphql(operation, token=token, **smuggled)
+        assert {error["extensions"]["code"] for error in answer["errors"]} == {"CREDENTIALS_INVALID"}
+    status, body, _ = await gateway.rest("GET", f"/api/v1/organizations/{ACME}", token=token)
+    assert (status, body["error"]["code"]) == (401, "CREDENTIALS_INVALID")
+    assert backend.seen.calls == []
+    assert "errors" not in await gateway.graphql(OPERATIONS["Query.plans"], token=token, **smuggled)
+    assert backend.seen.principals[-1].kind is PrincipalKind.ANYONE
+
+
 async def test_another_tenant_does_not_exist(gateway: RunningGateway, backend: Backend) -> None:
     token = backend.token()
     for operation in (

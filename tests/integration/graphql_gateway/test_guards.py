@@ -7,8 +7,11 @@ import json
 import socket
 import time
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import grpc.aio
@@ -21,8 +24,10 @@ from graphql_gateway.graph import view
 from graphql_gateway.graph.rpcs import FIELDS
 from graphql_gateway.http import HSTS, SECURITY_HEADERS
 from mesh import observability
-from tests.integration.graphql_gateway.conftest import ACME, PASSWORD, Backend, RunningGateway, StartGateway
+from mesh.clock import ManualClock
+from tests.integration.graphql_gateway.conftest import ACME, OTHER, PASSWORD, Backend, RunningGateway, StartGateway
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESPONSE_TYPE = "application/graphql-response+json"
 
 
@@ -64,12 +69,64 @@ async def test_sign_ins_by_alias_are_counted_one_by_one(start_gateway: StartGate
 
 
 async def test_guessing_one_persons_password_is_limited(start_gateway: StartGateway, backend: Backend) -> None:
-    gateway = await start_gateway(backend.address, gateway_sign_in_person_per_minute=2)
+    gateway = await start_gateway(backend.address, gateway_sign_in_pair_per_minute=2)
     reasons = []
     for email in ("a@b.example", "A@b.example ", "a@b.example", "c@b.example"):
         _, body, _ = await gateway.rest("POST", "/api/v1/sessions", json={"email": email, "password": "x"})
         reasons.append(body["error"]["code"])
     assert reasons == ["PASSWORD_WRONG", "PASSWORD_WRONG", "RATE_LIMITED", "PASSWORD_WRONG"]
+
+
+async def test_the_owner_gets_in_while_strangers_guess_at_her_address(
+    start_gateway: StartGateway, backend: Backend
+) -> None:
+    gateway = await start_gateway(
+        backend.address, gateway_trusted_proxies="127.0.0.0/8", monotonic=ManualClock(NOW).monotonic
+    )
+
+    async def sign_in(address: str, password: str) -> int:
+        body = {"email": "owner@acme.example", "password": password}
+        headers = {"X-Forwarded-For": address}
+        return (await gateway.rest("POST", "/api/v1/sessions", json=body, headers=headers))[0]
+
+    statuses: dict[str, Counter[int]] = {"owner": Counter(), "strangers": Counter()}
+    for _ in range(40):
+        guesses = (sign_in(f"198.51.100.{stranger}", "x") for stranger in range(10))
+        statuses["strangers"].update(await asyncio.gather(*guesses))
+        statuses["owner"][await sign_in("203.0.113.7", PASSWORD)] += 1
+    assert statuses["owner"] == {200: 40}
+    assert statuses["strangers"] == {401: 30, 429: 370}
+
+
+async def test_aliased_changes_are_counted_one_by_one(start_gateway: StartGateway, backend: Backend) -> None:
+    gateway = await start_gateway(
+        backend.address,
+        gateway_query_aliases_max=400,
+        gateway_query_tokens_max=10_000,
+        monotonic=ManualClock(NOW).monotonic,
+    )
+    keys = " ".join(f'k{number}: createApiKey(name: "k") {{ secret }}' for number in range(300))
+    answer = await gateway.graphql("mutation {" + keys + "}", token=backend.token())
+    assert backend.seen.names() == ["CreateApiKey"] * 30
+    refused = answer["errors"][0]["extensions"]
+    assert (refused["code"], refused["metadata"]) == ("RATE_LIMITED", {"limited_by": "change_principal"})
+    assert refused["retryAfterSeconds"] == pytest.approx(2.0)
+    status, body, headers = await gateway.rest(
+        "POST", f"/api/v1/organizations/{ACME}/api-keys", json={"name": "k"}, token=backend.token()
+    )
+    assert (status, body["error"]["code"]) == (429, "RATE_LIMITED")
+    assert int(headers["Retry-After"]) >= 1
+
+
+async def test_nobody_uses_up_the_changes_of_another_organization(
+    start_gateway: StartGateway, backend: Backend
+) -> None:
+    gateway = await start_gateway(backend.address, gateway_change_organization_per_minute=3)
+    body, path = {"name": "k"}, f"/api/v1/organizations/{ACME}/api-keys"
+    for number in range(10):
+        stranger = backend.token(organization_id=OTHER, person_id=UUID(int=number))
+        assert (await gateway.rest("POST", path, json=body, token=stranger))[0] in {404, 429}
+    assert (await gateway.rest("POST", path, json=body, token=backend.token()))[0] == 200
 
 
 async def test_an_address_that_asks_too_much_is_answered_a_problem(

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_gateway.admission import Admission, AdmissionLimits, Buckets, network_of
+from graphql_gateway.addresses import network_of
+from graphql_gateway.admission import Admission, AdmissionLimits, Buckets
 from graphql_gateway.failure import Failure
-from graphql_gateway.identity import ANONYMOUS, Identity, IdentityKind
+from graphql_gateway.identity import ANONYMOUS, UNCHECKED, Identity, IdentityKind
 from mesh.clock import ManualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,14 +92,31 @@ def test_anonymous_callers_share_no_bucket_but_their_address() -> None:
         limited.admit_identity(ANONYMOUS)
 
 
-def test_signing_in_is_limited_per_person_wherever_it_is_tried_from() -> None:
-    limited = admission(ManualClock(NOW), sign_in_person_per_minute=2, sign_in_address_per_minute=100)
-    limited.admit_unauthenticated_change("192.0.2.1", "a@example.com")
-    limited.admit_unauthenticated_change("192.0.2.2", "a@example.com")
-    limited.admit_unauthenticated_change("192.0.2.3", "b@example.com")
+def test_changes_are_limited_per_person_and_through_everyone_of_an_organization() -> None:
+    limited = admission(ManualClock(NOW), change_principal_per_minute=2, change_organization_per_minute=3)
+    organization = UUID(int=1)
+    first = Identity(kind=IdentityKind.PERSON, subject="a", organization_id=organization)
+    second = Identity(kind=IdentityKind.PERSON, subject="b", organization_id=organization)
+    for _ in range(2):
+        limited.admit_change(first, "192.0.2.1")
     with pytest.raises(Failure) as caught:
-        limited.admit_unauthenticated_change("192.0.2.3", "a@example.com")
-    assert caught.value.metadata == {"limited_by": "sign_in_person"}
+        limited.admit_change(first, "192.0.2.2")
+    assert caught.value.metadata == {"limited_by": "change_principal"}
+    assert caught.value.retry_after_seconds == pytest.approx(30.0)
+    limited.admit_change(second, "192.0.2.1")
+    with pytest.raises(Failure) as caught:
+        limited.admit_change(second, "192.0.2.1")
+    assert caught.value.metadata == {"limited_by": "change_organization"}
+    stranger = Identity(kind=IdentityKind.PERSON, subject="c", organization_id=UUID(int=2))
+    limited.admit_change(stranger, "192.0.2.1")
+
+
+def test_changes_of_callers_that_cannot_be_checked_are_counted_by_address() -> None:
+    limited = admission(ManualClock(NOW), change_principal_per_minute=1)
+    limited.admit_change(UNCHECKED, "192.0.2.1")
+    limited.admit_change(UNCHECKED, "192.0.2.2")
+    with pytest.raises(Failure):
+        limited.admit_change(UNCHECKED, "192.0.2.1")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +125,9 @@ def test_signing_in_is_limited_per_person_wherever_it_is_tried_from() -> None:
         ("192.0.2.1", "192.0.2.1"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:443", "192.0.2.1"),
+        ("[2001:db8:1:2::1]:443", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
         ("", ""),
     ],
 )

@@ -17,8 +17,9 @@ from graphql_gateway.calls import RPC_TIMEOUT_SECONDS, Calls, typed_rpc
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.rpcs import CREATE_API_KEY, CREATE_SESSION, GET_ORGANIZATION, LIST_PLANS
 from graphql_gateway.health import HealthView
-from graphql_gateway.identity import ANONYMOUS
+from graphql_gateway.identity import ANONYMOUS, REFUSED
 from graphql_gateway.scope import RequestScope
+from graphql_gateway.sign_ins import SignIns
 from mesh.clock import ManualClock
 from mesh.ids import SequenceIds
 
@@ -52,7 +53,12 @@ class Channel:
 def calls(channel: Channel, clock: ManualClock | None = None, **limits: int) -> Calls:
     monotonic = (clock or ManualClock(NOW)).monotonic
     admission = Admission(AdmissionLimits(**limits), monotonic=monotonic)
-    return Calls(channel, admission=admission, ids=SequenceIds(), monotonic=monotonic)
+    sign_ins = SignIns(AdmissionLimits(**limits), monotonic=monotonic)
+    return Calls(channel, admission=admission, sign_ins=sign_ins, ids=SequenceIds(), monotonic=monotonic)
+
+
+def wrong_password() -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAUTHENTICATED, grpc.aio.Metadata(), grpc.aio.Metadata())
 
 
 def scope(deadline_seconds: float = 15.0) -> RequestScope:
@@ -92,6 +98,7 @@ async def test_a_call_without_credentials_names_the_callers_address() -> None:
     way = Calls(
         channel,
         admission=Admission(AdmissionLimits()),
+        sign_ins=SignIns(AdmissionLimits()),
         ids=SequenceIds(),
         vouch=lambda address: (("x-tollway-client-address", address),),
         monotonic=ManualClock(NOW).monotonic,
@@ -116,9 +123,43 @@ async def test_only_changes_that_anyone_may_make_are_taken_from_the_stricter_buc
     for _ in range(3):
         await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())
         await way.unary(CREATE_API_KEY, auth.CreateApiKeyRequest(), scope())
-    await way.unary(CREATE_SESSION, auth.CreateSessionRequest(), scope())
+    channel.answer = wrong_password()
+    for reason in ("INTERNAL_ERROR", "RATE_LIMITED"):
+        with pytest.raises(Failure, match=reason):
+            await way.unary(CREATE_SESSION, auth.CreateSessionRequest(), scope())
+
+
+async def test_only_a_sign_in_that_succeeds_gives_its_token_back() -> None:
+    channel = Channel(auth.CreateSessionResponse())
+    way = calls(channel, sign_in_address_per_minute=1)
+    for _ in range(3):
+        await way.unary(CREATE_SESSION, auth.CreateSessionRequest(email="a@b.example"), scope())
+    channel.answer = wrong_password()
+    with pytest.raises(Failure, match="INTERNAL_ERROR"):
+        await way.unary(CREATE_SESSION, auth.CreateSessionRequest(email="a@b.example"), scope())
     with pytest.raises(Failure, match="RATE_LIMITED"):
-        await way.unary(CREATE_SESSION, auth.CreateSessionRequest(), scope())
+        await way.unary(CREATE_SESSION, auth.CreateSessionRequest(email="a@b.example"), scope())
+
+
+async def test_refused_credentials_go_no_further() -> None:
+    channel = Channel(auth.Organization())
+    here = scope()
+    here.identity = REFUSED
+    with pytest.raises(Failure, match="CREDENTIALS_INVALID"):
+        await calls(channel).unary(GET_ORGANIZATION, auth.GetOrganizationRequest(), here)
+    assert channel.calls == []
+
+
+async def test_each_change_is_counted_and_reads_are_not() -> None:
+    channel = Channel(auth.CreateApiKeyResponse())
+    way = calls(channel, change_principal_per_minute=2)
+    for _ in range(5):
+        await way.unary(GET_ORGANIZATION, auth.GetOrganizationRequest(), scope())
+    for _ in range(2):
+        await way.unary(CREATE_API_KEY, auth.CreateApiKeyRequest(), scope())
+    with pytest.raises(Failure, match="RATE_LIMITED"):
+        await way.unary(CREATE_API_KEY, auth.CreateApiKeyRequest(), scope())
+    assert len(channel.calls) == 7
 
 
 async def test_a_failed_call_is_kept_for_the_log_and_told_in_public_words() -> None:

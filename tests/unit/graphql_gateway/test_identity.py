@@ -6,16 +6,21 @@ import asyncio
 import ipaddress
 from uuid import UUID
 
+import jwt
 import pytest
 from tollway.options.v1 import access_pb2
 
 from graphql_gateway import identity as identities
+from graphql_gateway.addresses import HOPS_MAX, client_address
 from graphql_gateway.failure import Failure
-from graphql_gateway.guard import client_address
 from graphql_gateway.identity import ANONYMOUS, REFUSED, UNCHECKED, Identity, IdentityKind, identify
 from mesh.rpc.access import CredentialsInvalid, Principal, PrincipalKind, VerifierUnavailable
 
 ORGANIZATION = UUID(int=7)
+
+
+def bearer(**claims: str) -> str:
+    return "Bearer " + jwt.encode(claims, "k" * 32, "HS256")
 
 
 class Reader:
@@ -55,9 +60,26 @@ async def test_a_process_is_nobody_at_the_public_gateway() -> None:
 
 async def test_wrong_credentials_and_credentials_that_cannot_be_checked_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identities, "IDENTIFY_TIMEOUT_SECONDS", 0.01)
-    assert await identify(Reader(CredentialsInvalid()), "Bearer t") is REFUSED
-    assert await identify(Reader(VerifierUnavailable()), "Bearer t") is UNCHECKED
-    assert await identify(Reader(None), "Bearer t") is UNCHECKED
+    session = bearer(iss="tollway")
+    assert await identify(Reader(CredentialsInvalid()), session) is REFUSED
+    assert await identify(Reader(VerifierUnavailable()), session) is UNCHECKED
+    assert await identify(Reader(None), session) is UNCHECKED
+    assert await identify(Reader(VerifierUnavailable()), "Bearer tw_sa_1") is UNCHECKED
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "Bearer t",
+        "Bearer ",
+        "Basic dTpw",
+        "Bearer a.b.c",
+        bearer(iss="tollway-process", sub="billing"),
+        bearer(sub="x"),
+    ],
+)
+async def test_what_nobody_can_check_and_is_no_persons_token_is_refused(authorization: str) -> None:
+    assert await identify(Reader(VerifierUnavailable()), authorization) is REFUSED
 
 
 @pytest.mark.parametrize(
@@ -86,6 +108,12 @@ def test_who_is_not_known_gets_no_default_organization(identity: Identity, reaso
         ("10.0.0.1", ["10.0.0.3"], "10.0.0.3"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("unix", ["203.0.113.1"], "unix"),
+        ("::ffff:10.0.0.1", ["203.0.113.1"], "203.0.113.1"),
+        ("10.0.0.1", ["203.0.113.1:50123"], "203.0.113.1"),
+        ("10.0.0.1", ["[2001:db8::1]:50123"], "2001:db8::1"),
+        ("10.0.0.1", ["203.0.113.1, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.1,"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.1" + ", 10.0.0.2" * HOPS_MAX], "10.0.0.2"),
     ],
 )
 def test_only_our_own_proxies_are_believed(peer: str, forwarded: list[str], address: str) -> None:
