@@ -3,14 +3,22 @@
 `RandomIds` uses method 1 of section 6.2: within one millisecond a counter keeps ids of one process in order. The
 counter starts at a random value each millisecond and lives in `rand_a` and the upper bits of `rand_b`, which leaves
 50 random bits in every id.
+
+**A clock that is set back.** After a small step the ids stay in the last millisecond, so that their order holds. They
+never lead the clock by more than `LEAD_MS_MAX`: after a larger step they follow the clock back. The order is given up
+then, because an id that claims to come from the future is worse: it is refused or distrusted wherever time is checked.
+A millisecond may then be used a second time. Its ids stay apart by the counter's random start and the random bits.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 from uuid import UUID
+
+LEAD_MS_MAX: Final = 10_000
 
 _COUNTER_BITS: Final = 24
 _COUNTER_START_BITS: Final = 20
@@ -22,7 +30,7 @@ class IdSource(Protocol):
     """Where new ids come from."""
 
     def uuid7(self) -> UUID:
-        """Return a new id, greater than every one that this source returned before."""
+        """Return a new id, greater than those before it unless the clock was set back by more than `LEAD_MS_MAX`."""
         ...
 
     def uuid7_bytes(self) -> bytes:
@@ -31,9 +39,14 @@ class IdSource(Protocol):
 
 
 class RandomIds:
-    """UUIDv7 from the machine's clock and random source."""
+    """UUIDv7 from the machine's clock and random source.
 
-    def __init__(self) -> None:
+    Args:
+        now_ns: Unix time in nanoseconds.
+    """
+
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
         self._last_ms = 0
         self._counter = 0
 
@@ -47,12 +60,12 @@ class RandomIds:
 
     def _next(self) -> int:
         random_value = int.from_bytes(os.urandom(10), "big")
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms > self._last_ms:
+        now_ms = self._now_ns() // 1_000_000
+        if now_ms > self._last_ms or now_ms < self._last_ms - LEAD_MS_MAX:
             self._last_ms = now_ms
             self._counter = random_value >> (80 - _COUNTER_START_BITS)
         else:
-            # A clock that went back must not break the order: stay in the last millisecond.
+            # The clock stands still or went back a little: stay in the last millisecond, so that the order holds.
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
                 self._last_ms += 1

@@ -47,13 +47,17 @@ class Queries(Mapping[str, str]):
         return len(self._statements)
 
 
-def load(package: str | None, filename: str = "queries.sql") -> Queries:
+def load(package: str | None, filename: str = "queries.sql", *, values: Mapping[str, str] | None = None) -> Queries:
     """Read the statements that lie in a package.
 
     Args:
         package: The caller's `__package__`.
         filename: The file's name.
+        values: Constants of the code, never of a caller, that replace `{{name}}` in the text.
     """
     if package is None:
         raise ValueError("queries belong to a package")
-    return Queries(resources.files(package).joinpath(filename).read_text(encoding="utf-8"), f"{package}/{filename}")
+    text = resources.files(package).joinpath(filename).read_text(encoding="utf-8")
+    for name, value in (values or {}).items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+    return Queries(text, f"{package}/{filename}")

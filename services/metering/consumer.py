@@ -18,12 +18,12 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
+from contract import topics
 from mesh import kafka
 from mesh.rpc.errors import RpcError
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX, Ingester
 from services.metering.model import IngestBatch, Source
 
-USAGE_EVENTS_TOPIC: Final = "usage-events"
 GROUP_ID: Final = "tollway-metering"
 SOURCE_PREFIX: Final = "kafka:"
 POLL_TIMEOUT_MS: Final = 500
@@ -79,7 +79,7 @@ class UsageConsumer:
         topic: Where they are.
     """
 
-    def __init__(self, *, bootstrap: str, ingester: Ingester, topic: str = USAGE_EVENTS_TOPIC) -> None:
+    def __init__(self, *, bootstrap: str, ingester: Ingester, topic: str = topics.USAGE_EVENTS) -> None:
         self._bootstrap = bootstrap
         self._ingester = ingester
         self._topic = topic

@@ -3,12 +3,11 @@
 Everything that PostgreSQL would refuse is refused here (NUL in text, integers beyond 63 bits), because one bad row in
 a COPY fails the whole batch, and then a poison event would stop its partition for ever.
 
-Ids are UUIDv7, so an id tells when it was made. That is used twice:
+No event is poison for its times: `event_times.py` says what becomes of one whose clock was wrong.
 
-* An id that is older than `ID_AGE_MAX` is refused (`too_old`): by then its first arrival may have been forgotten, and
-  counting it could count it twice. Re-filing such events is an explicit operation.
-* An id cannot have arrived before it was made. Those that claim to come from further ahead than `CLOCK_SKEW_MAX` are
-  refused, so ids made after the current week began need no look-up in the weeks before it (`ID_LOOKUP_MARGIN`).
+Ids are UUIDv7, so an id tells when it was made, and an id cannot have arrived before it was made. So ids made after
+the current week began need no look-up in the weeks before it (`ID_LOOKUP_MARGIN`). That holds for believed times only:
+the id of a suspect event that claims to come from the future is staged as one that does not tell, and is looked up.
 """
 
 from __future__ import annotations
@@ -25,17 +24,14 @@ from google.protobuf.message import DecodeError
 from tollway.events.v1 import usage_event_pb2
 
 from contract.outcomes import is_billable
+from services.metering import event_times
 from services.metering.model import DeadReason, Poison, StagedEvent
 
 ID_BYTES: Final = 16
 HASH_BYTES: Final = 16
 DEDUPE_WINDOW: Final = timedelta(days=35)
-# One day inside the window, for batches that are on their way while a week is dropped.
-ID_AGE_MAX: Final = timedelta(days=34)
-CLOCK_SKEW_MAX: Final = timedelta(hours=1)
 # Our clock may differ from the sender's by `CLOCK_SKEW_MAX`, and the database's, which files ids, from ours.
-ID_LOOKUP_MARGIN: Final = 2 * CLOCK_SKEW_MAX
-EVENT_AGE_MAX: Final = timedelta(days=762)  # 25 months, as long as rollups are kept
+ID_LOOKUP_MARGIN: Final = 2 * event_times.CLOCK_SKEW_MAX
 ROUTE_ID_LENGTH_MAX: Final = 200
 METHOD_LENGTH_MAX: Final = 32
 PATH_TEMPLATE_LENGTH_MAX: Final = 2_048
@@ -45,37 +41,6 @@ MAP_KEY_LENGTH_MAX: Final = 100
 MAP_VALUE_LENGTH_MAX: Final = 2_048
 INT64_MAX: Final = 2**63 - 1
 
-STAGED_COLUMNS: Final = (
-    "organization_id",
-    "event_id",
-    "start_time_us",
-    "api_key_id",
-    "route_id",
-    "method",
-    "path_template",
-    "status",
-    "outcome",
-    "duration_us",
-    "upstream_latency_us",
-    "request_bytes",
-    "response_bytes",
-    "cost_units",
-    "test_mode",
-    "billable",
-    "external_subject",
-    "quantities",
-    "properties",
-    "payload_hash",
-    "id_time_us",
-    "ordinal",
-)
-START_TIME_US_INDEX: Final = STAGED_COLUMNS.index("start_time_us")
-PAYLOAD_HASH_INDEX: Final = STAGED_COLUMNS.index("payload_hash")
-
-_MICROSECOND: Final = timedelta(microseconds=1)
-_ID_AGE_MAX_US: Final = ID_AGE_MAX // _MICROSECOND
-_CLOCK_SKEW_MAX_US: Final = CLOCK_SKEW_MAX // _MICROSECOND
-_EVENT_AGE_MAX_US: Final = EVENT_AGE_MAX // _MICROSECOND
 _OUTCOMES: Final = frozenset(usage_event_pb2.Outcome.values()) - {usage_event_pb2.OUTCOME_UNSPECIFIED}
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,28}(\.[0-9]{1,28})?")
 _NUL: Final = "\x00"
@@ -124,13 +89,9 @@ def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | N
     id_time_us = _id_time_us(event_id)
     if not (
         len(organization_id) == len(api_key_id) == len(event_id) == ID_BYTES
-        and (id_time_us is None or id_time_us <= now_us + _CLOCK_SKEW_MAX_US)
-        and now_us - _EVENT_AGE_MAX_US <= start_time_us <= now_us + _CLOCK_SKEW_MAX_US
         and 100 <= status <= 599
         and outcome in _OUTCOMES
         and cost_units >= 1
-        and duration_us >= 0
-        and upstream_latency_us >= 0
         and request_bytes <= INT64_MAX
         and response_bytes <= INT64_MAX
         and len(route_id) <= ROUTE_ID_LENGTH_MAX
@@ -139,9 +100,20 @@ def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | N
         and len(external_subject) <= EXTERNAL_SUBJECT_LENGTH_MAX
         and _NUL not in route_id + method + path_template + external_subject
     ) or ((quantities or properties) and any(_map_violations(event))):
-        return Poison(reason=DeadReason.INVALID, detail=", ".join(_violations(event, now_us)))
-    if id_time_us is not None and id_time_us < now_us - _ID_AGE_MAX_US:
-        return Poison(reason=DeadReason.TOO_OLD, detail="id: made before repetitions can be told")
+        return Poison(reason=DeadReason.INVALID, detail=", ".join(_violations(event)))
+    time_suspect = claimed_start_time_us = None
+    if not (duration_us >= 0 <= upstream_latency_us and event_times.are_believed(start_time_us, id_time_us, now_us)):
+        settled = event_times.settle(
+            start_time_us=start_time_us,
+            id_time_us=id_time_us,
+            duration_us=duration_us,
+            upstream_latency_us=upstream_latency_us,
+            now_us=now_us,
+        )
+        time_suspect, claimed_start_time_us, start_time_us = settled.reasons, start_time_us, settled.start_time_us
+        duration_us, upstream_latency_us = settled.duration_us, settled.upstream_latency_us
+        if id_time_us is not None and id_time_us > now_us:
+            id_time_us = None
     return (
         FastUUID(organization_id),
         FastUUID(event_id),
@@ -162,6 +134,8 @@ def parse(payload: bytes, ordinal: int, now_us: int) -> StagedEvent | Poison | N
         external_subject,
         _json(quantities),
         _json(properties),
+        time_suspect,
+        claimed_start_time_us,
         hash_of(payload),
         id_time_us,
         ordinal,
@@ -178,15 +152,11 @@ def _json(values: Mapping[str, str]) -> str | None:
     return json.dumps(dict(values), sort_keys=True) if values else None
 
 
-def _violations(event: usage_event_pb2.UsageEvent, now_us: int) -> Iterator[str]:
+def _violations(event: usage_event_pb2.UsageEvent) -> Iterator[str]:
     if len(event.organization_id) != ID_BYTES or len(event.api_key_id) != ID_BYTES:
         yield "organization_id, api_key_id: must be 16 bytes"
     if len(event.id) != ID_BYTES:
         yield "id: must be 16 bytes"
-    elif (_id_time_us(event.id) or 0) > now_us + _CLOCK_SKEW_MAX_US:
-        yield "id: made in the future"
-    if not now_us - _EVENT_AGE_MAX_US <= event.start_time_us <= now_us + _CLOCK_SKEW_MAX_US:
-        yield "start_time_us: must lie between 25 months ago and now"
     if not 100 <= event.status <= 599:
         yield "status: must be an HTTP status"
     if event.outcome not in _OUTCOMES:
@@ -198,8 +168,6 @@ def _violations(event: usage_event_pb2.UsageEvent, now_us: int) -> Iterator[str]
 
 
 def _measure_violations(event: usage_event_pb2.UsageEvent) -> Iterator[str]:
-    if event.duration_us < 0 or event.upstream_latency_us < 0:
-        yield "duration_us, upstream_latency_us: must not be negative"
     if event.request_bytes > INT64_MAX or event.response_bytes > INT64_MAX:
         yield "request_bytes, response_bytes: must fit 63 bits"
     if event.cost_units < 1:

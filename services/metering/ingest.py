@@ -13,6 +13,11 @@ locks in one order: arrival week (shared), offsets by source, partitions, ids by
 every transaction holds its one row FOR SHARE, and moving it to the next week waits for all of them. So no transaction
 that files under the new week can miss an id that one of the old week is still about to commit.
 
+**What comes again after the ids are forgotten.** A journal that is restored from a backup brings events whose ids were
+dropped. Its recorded position tells: a batch that ends before a position that was recorded longer ago than ids are kept
+was taken in then, so its events that are that old become `too_old` dead letters. An event that is old in a batch that
+is new only has a wrong clock, and is taken in (`event_times.py`).
+
 **What fails and how.** Unreadable and invalid events become dead letters and never stop a batch. PostgreSQL away:
 `DatabaseUnavailable`, nothing is acknowledged. A missing partition (late or early event) is made in the transaction
 that needs it; making one that exists does nothing, and those that this process has made sure of are remembered.
@@ -20,6 +25,7 @@ that needs it; making one that exists does nothing, and those that this process 
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -27,19 +33,12 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from contract.events import index_of
 from mesh.clock import Clock
 from mesh.database.pools import Connection, Database
 from mesh.observability import span
-from services.metering import store
-from services.metering.event_parsing import (
-    DEDUPE_WINDOW,
-    ID_LOOKUP_MARGIN,
-    PAYLOAD_HASH_INDEX,
-    START_TIME_US_INDEX,
-    hash_of,
-    parse,
-    traceparent_of,
-)
+from services.metering import event_times, store
+from services.metering.event_parsing import DEDUPE_WINDOW, ID_LOOKUP_MARGIN, hash_of, parse, traceparent_of
 from services.metering.model import BatchResult, DeadLetter, DeadReason, IngestBatch, Poison, Source, StagedEvent
 from services.metering.weeks import week_number_of, week_of, week_of_number
 
@@ -48,16 +47,27 @@ EVENTS_PER_TRANSACTION_MAX: Final = 5_000
 PARTITIONS_REMEMBERED_MAX: Final = 1_000
 TRACES_LINKED_MAX: Final = 32
 
+_FORGOTTEN: Final = Poison(reason=DeadReason.TOO_OLD, detail="id: taken in before the ids of that time were dropped")
+_START_TIME_US: Final = index_of("start_time_us")
+_TIME_SUSPECT: Final = index_of("time_suspect")
+_PAYLOAD_HASH: Final = index_of("payload_hash")
+_ID_TIME_US: Final = index_of("id_time_us")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EVENTS: Final = Counter("tollway_metering_events_total", "Events by what became of them", ["result"])
 _DEAD: Final = Counter("tollway_metering_dead_letters_total", "Events that were not taken in", ["reason"])
+_SUSPECT: Final = Counter(
+    "tollway_metering_time_suspect_events_total", "Events that arrived with times that are not believed", ["reason"]
+)
 _TRANSACTIONS: Final = Counter("tollway_metering_ingest_transactions_total", "Committed ingest transactions")
 
 
 @dataclass(slots=True)
 class _Sorted:
-    """The events of one call, sorted out; the counts are per batch. `owners` maps an ordinal to its batch."""
+    """The events of one call, sorted out; the counts are per batch. `owners` maps an ordinal to its batch.
+
+    `suspects` are the ordinals of events whose times are not believed.
+    """
 
     accepted_counts: list[int]
     duplicate_counts: list[int]
@@ -67,9 +77,12 @@ class _Sorted:
     owners: list[int] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    suspects: list[int] = field(default_factory=list)
 
     def admit(self, owner: int, payload: bytes, event: StagedEvent) -> None:
         """Stage an event; its ordinal is its place."""
+        if event[_TIME_SUSPECT] is not None:
+            self.suspects.append(len(self.events))
         self.events.append(event)
         self.owners.append(owner)
         self.payloads.append(payload)
@@ -124,16 +137,18 @@ class Ingester:
     async def offset(self, source: Source) -> int | None:
         """Return the position behind what has been taken in from a source; None where nothing has."""
         async with self._db.system() as tx:
-            return await store.get_offset(tx, source)
+            position = await store.get_position(tx, source)
+        return position.next_offset if position else None
 
     async def _write(
         self, tx: Connection, batches: Sequence[IngestBatch], found: _Sorted, now: datetime
     ) -> set[tuple[str, date]]:
         arrival_week = await store.hold_arrival_week(tx)
+        forgotten = await _find_forgotten(tx, batches, found, now) if found.suspects else frozenset()
         await store.put_offsets(tx, _offsets(batches), now)
         made = await self._make_partitions(tx, found.events, arrival_week)
         if found.events:
-            await _store_events(tx, batches, found, arrival_week)
+            await _store_events(tx, batches, found, arrival_week, forgotten)
         if found.letters:
             await store.insert_dead_letters(tx, found.letters, now)
         return made
@@ -141,7 +156,7 @@ class Ingester:
     async def _make_partitions(
         self, tx: Connection, events: Sequence[StagedEvent], arrival_week: date
     ) -> set[tuple[str, date]]:
-        numbers = {week_number_of(event[START_TIME_US_INDEX]) for event in events}
+        numbers = {week_number_of(event[_START_TIME_US]) for event in events}
         wanted = {(store.EVENTS_TABLE, week_of_number(number)) for number in numbers}
         wanted.add((store.EVENT_IDS_TABLE, arrival_week))
         missing = wanted - self._known_partitions
@@ -161,10 +176,45 @@ def unix_us(instant: datetime) -> int:
     return (instant - _EPOCH) // _MICROSECOND
 
 
-async def _store_events(tx: Connection, batches: Sequence[IngestBatch], found: _Sorted, arrival_week: date) -> None:
+async def _find_forgotten(
+    tx: Connection, batches: Sequence[IngestBatch], found: _Sorted, now: datetime
+) -> frozenset[int]:
+    """Bury events whose ids may have been forgotten since they were taken in; return their ordinals."""
+    now_us = unix_us(now)
+    old: dict[int, list[int]] = {}
+    for ordinal in found.suspects:
+        if event_times.is_before_memory(found.events[ordinal][_ID_TIME_US], now_us):
+            old.setdefault(found.owners[ordinal], []).append(ordinal)
+    forgotten: set[int] = set()
+    for owner, ordinals in old.items():
+        if await _was_taken_in_long_ago(tx, batches[owner], now):
+            forgotten.update(ordinals)
+            found.accepted_counts[owner] -= len(ordinals)
+            for ordinal in ordinals:
+                found.bury(owner, _dead(batches[owner].source, found.payloads[ordinal], _FORGOTTEN))
+    return frozenset(forgotten)
+
+
+async def _was_taken_in_long_ago(tx: Connection, batch: IngestBatch, now: datetime) -> bool:
+    if batch.next_offset is None:
+        return False
+    position = await store.get_position(tx, batch.source)
+    if position is None:
+        return False
+    return position.next_offset >= batch.next_offset and position.update_time < now - event_times.AGE_MAX
+
+
+async def _store_events(
+    tx: Connection,
+    batches: Sequence[IngestBatch],
+    found: _Sorted,
+    arrival_week: date,
+    forgotten: frozenset[int],
+) -> None:
     week_start = datetime.combine(arrival_week, time.min, UTC)
     oldest_week = week_of(week_start - DEDUPE_WINDOW)
-    await store.stage(tx, found.events)
+    events = [event for ordinal, event in enumerate(found.events) if ordinal not in forgotten] if forgotten else None
+    await store.stage(tx, found.events if events is None else events)
     repeated = await store.store_staged(
         tx,
         arrival_week=arrival_week,
@@ -176,7 +226,7 @@ async def _store_events(tx: Connection, batches: Sequence[IngestBatch], found: _
         owner = found.owners[ordinal]
         found.accepted_counts[owner] -= 1
         if ordinal in conflicts:
-            payload_hash = found.events[ordinal][PAYLOAD_HASH_INDEX]
+            payload_hash = found.events[ordinal][_PAYLOAD_HASH]
             found.bury(owner, _conflict(batches[owner].source, found.payloads[ordinal], payload_hash))
         else:
             found.duplicate_counts[owner] += 1
@@ -195,7 +245,7 @@ def _sort_out(batches: Sequence[IngestBatch], now_us: int) -> _Sorted:
             elif isinstance(parsed, Poison):
                 found.bury(owner, _dead(batch.source, payload, parsed))
             else:
-                payload_hash = parsed[PAYLOAD_HASH_INDEX]
+                payload_hash = parsed[_PAYLOAD_HASH]
                 first_hash = hashes.setdefault(parsed[:2], payload_hash)
                 if first_hash is payload_hash:
                     found.admit(owner, payload, parsed)
@@ -209,6 +259,8 @@ def _sort_out(batches: Sequence[IngestBatch], now_us: int) -> _Sorted:
 def _offsets(batches: Sequence[IngestBatch]) -> dict[Source, int]:
     offsets: dict[Source, int] = {}
     for batch in batches:
+        if batch.next_offset is None:
+            continue
         offsets[batch.source] = max(batch.next_offset, offsets.get(batch.source, 0))
     return offsets
 
@@ -234,5 +286,9 @@ def _count(found: _Sorted) -> None:
     _EVENTS.labels("accepted").inc(sum(found.accepted_counts))
     _EVENTS.labels("duplicate").inc(sum(found.duplicate_counts))
     _EVENTS.labels("unattributed").inc(found.unattributed_count)
+    for reason, count in Tally(
+        reason for ordinal in found.suspects for reason in found.events[ordinal][_TIME_SUSPECT].split(",")
+    ).items():
+        _SUSPECT.labels(reason).inc(count)
     for letter in found.letters:
         _DEAD.labels(letter.reason.value).inc()

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 StagedEvent: TypeAlias = tuple[Any, ...]
-"""A valid event, its values in the order of `event_parsing.STAGED_COLUMNS`. A tuple, because COPY takes tuples and
+"""A valid event, its values in the order of `contract.events.COLUMNS`. A tuple, because COPY takes tuples and
 tens of thousands are made per second."""
 
 
@@ -25,11 +25,25 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestBatch:
-    """Serialised events and the position behind the last of them in their source."""
+    """Serialised events and the position behind the last of them in their source.
+
+    Args:
+        source: Where they come from.
+        next_offset: None where the source has no positions; then nothing is recorded.
+        payloads: Serialised `UsageEvent`s.
+    """
 
     source: Source
-    next_offset: int
+    next_offset: int | None
     payloads: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a source has been taken in, and when it got there."""
+
+    next_offset: int
+    update_time: datetime
 
 
 class DeadReason(Enum):

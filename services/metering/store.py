@@ -6,32 +6,42 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
+from contract import events
 from mesh.database import sql
 from mesh.database.pools import Connection
-from services.metering.event_parsing import STAGED_COLUMNS
-from services.metering.model import DeadLetter, Dimension, Source, StagedEvent, UsageQuery, UsageRow
+from services.metering.model import DeadLetter, Dimension, Position, Source, StagedEvent, UsageQuery, UsageRow
 
 QUERIES: Final = sql.load(__package__)
+# Statements about all columns of an event; the contract's table fills them in.
+EVENT_QUERIES: Final = sql.load(
+    __package__,
+    "events.sql",
+    values={
+        "staging_definition": events.staging_definition(),
+        "stored_columns": events.stored_columns(),
+        "stored_values": events.stored_values(),
+    },
+)
 STAGING_TABLE: Final = "staged_usage_events"
 EVENTS_TABLE: Final = "usage_events"
 EVENT_IDS_TABLE: Final = "usage_event_ids"
 
 
-async def stage(tx: Connection, events: Sequence[StagedEvent]) -> None:
+async def stage(tx: Connection, staged: Sequence[StagedEvent]) -> None:
     """Copy events into the connection's staging table, which is empty again after the transaction."""
-    await tx.execute(QUERIES["create_staging"])
-    await tx.copy_records_to_table(STAGING_TABLE, records=events, columns=STAGED_COLUMNS)
+    await tx.execute(EVENT_QUERIES["create_staging"])
+    await tx.copy_records_to_table(STAGING_TABLE, records=staged, columns=events.STAGED_NAMES)
 
 
 async def store_staged(tx: Connection, *, arrival_week: date, oldest_week: date, looked_up_before_us: int) -> list[int]:
     """Store and count the staged events that are new; return the ordinals of the others."""
-    rows = await tx.fetch(QUERIES["store_staged_events"], arrival_week, oldest_week, looked_up_before_us)
+    rows = await tx.fetch(EVENT_QUERIES["store_staged_events"], arrival_week, oldest_week, looked_up_before_us)
     return [row["ordinal"] for row in rows]
 
 
 async def find_conflicts(tx: Connection, ordinals: Sequence[int], *, oldest_week: date) -> set[int]:
     """Return which of the staged events that were there already had another payload."""
-    return {row["ordinal"] for row in await tx.fetch(QUERIES["find_conflicts"], oldest_week, ordinals)}
+    return {row["ordinal"] for row in await tx.fetch(EVENT_QUERIES["find_conflicts"], oldest_week, ordinals)}
 
 
 async def hold_arrival_week(tx: Connection) -> date:
@@ -58,10 +68,10 @@ async def put_offsets(tx: Connection, offsets: Mapping[Source, int], now: dateti
         await tx.execute(QUERIES["put_offset"], source.name, source.partition, offsets[source], now)
 
 
-async def get_offset(tx: Connection, source: Source) -> int | None:
+async def get_position(tx: Connection, source: Source) -> Position | None:
     """Return the recorded position of a source."""
-    offset: int | None = await tx.fetchval(QUERIES["get_offset"], source.name, source.partition)
-    return offset
+    row = await tx.fetchrow(QUERIES["get_position"], source.name, source.partition)
+    return Position(next_offset=row["next_offset"], update_time=row["update_time"]) if row else None
 
 
 async def insert_dead_letters(tx: Connection, letters: Sequence[DeadLetter], now: datetime) -> None:

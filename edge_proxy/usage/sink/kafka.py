@@ -15,12 +15,11 @@ from aiokafka.errors import KafkaError
 from google.protobuf.message import DecodeError
 from tollway.events.v1 import usage_event_pb2 as events
 
+from contract import topics
 from edge_proxy.usage.journal.reader import Batch
 from edge_proxy.usage.sink.base import SinkUnavailable
 from mesh.kafka import Producer, start_producer
 
-TOPIC: Final = "usage-events"
-SCHEMA_HEADER: Final = ("schema", b"tollway.events.v1.UsageEvent/1")
 ANSWER_SECONDS: Final = 30.0
 
 log = structlog.get_logger()
@@ -45,7 +44,9 @@ class KafkaSink:
             producer = await self._started()
             async with asyncio.timeout(ANSWER_SECONDS):
                 sent = [
-                    await producer.send(TOPIC, value=payload, key=_key(payload), headers=[SCHEMA_HEADER])
+                    await producer.send(
+                        topics.USAGE_EVENTS, value=payload, key=_key(payload), headers=[topics.SCHEMA_HEADER]
+                    )
                     for payload in batch.payloads
                 ]
                 # Whole batches go out without waiting for the linger: more only comes after this one is committed.

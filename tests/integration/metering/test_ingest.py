@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tollway.events.v1 import usage_event_pb2 as events
 
-from mesh.clock import SystemClock
+from mesh.clock import ManualClock, SystemClock
 from mesh.database.pools import Database
 from mesh.rpc.errors import Unavailable
 from services.metering import store
+from services.metering.event_parsing import hash_of
 from services.metering.ingest import Ingester
 from services.metering.maintenance import Maintenance
 from services.metering.model import BatchResult, IngestBatch, Source
@@ -182,7 +183,7 @@ async def test_without_postgresql_nothing_is_taken_in_and_afterwards_all_of_it(d
 
 async def test_late_and_early_events_land_in_their_own_buckets(db: Database, ingester: Ingester) -> None:
     now = datetime.now(UTC)
-    moments = [now - timedelta(days=400), now - timedelta(days=20), now + timedelta(minutes=30)]
+    moments = [now - timedelta(days=33), now - timedelta(days=20), now + timedelta(minutes=30)]
     payloads = [payload(start_time_us=int(moment.timestamp() * 1_000_000)) for moment in moments]
     assert await ingester.apply([batch(payloads)]) == [result(accepted=3)]
     rows = await fetch(db, "SELECT bucket_start FROM usage_rollups ORDER BY bucket_start")
@@ -231,10 +232,75 @@ async def test_the_week_does_not_turn_under_a_transaction_that_files_under_the_o
     assert await asyncio.wait_for(turning, 5) == week_of(datetime.now(UTC))
 
 
-async def test_ids_too_old_to_tell_repetitions_are_dead(ingester: Ingester) -> None:
-    made_ms = int((time.time() - 34.5 * 86_400) * 1000)
-    too_old = payload(id=made_ms.to_bytes(6, "big") + b"\x70\x00\x80" + b"\x00" * 7)
-    assert await ingester.apply([batch([too_old])]) == [result(dead=1)]
+def made_at(moment: datetime) -> bytes:
+    return int(moment.timestamp() * 1000).to_bytes(6, "big") + b"\x70\x00\x80" + b"\x00" * 7
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [timedelta(hours=-2), timedelta(hours=2), timedelta(days=400), timedelta(days=-400), timedelta(days=-20_000)],
+)
+async def test_an_edge_with_a_wrong_clock_is_billed_for_everything_and_marked(
+    db: Database, ingester: Ingester, wrong: timedelta
+) -> None:
+    then = datetime.now(UTC) + wrong
+    start_time_us = int(then.timestamp() * 1_000_000)
+    sent = [payload(id=made_at(then), start_time_us=start_time_us, cost_units=2), payload(duration_us=-5)]
+    assert await ingester.apply([batch(sent)]) == [result(accepted=2)]
+    assert await ingester.apply([batch(sent)]) == [result(duplicate=2)]
+    assert await totals(db) == (2, 2, 3, 0)
+    rows = await fetch(
+        db, "SELECT start_time, time_suspect, claimed_start_time_us FROM usage_events ORDER BY cost_units"
+    )
+    assert rows[0]["time_suspect"] == "negative_duration"
+    if timedelta(days=-34) < wrong <= timedelta():
+        assert rows[1]["time_suspect"] is None
+    else:
+        assert rows[1]["claimed_start_time_us"] == start_time_us
+        assert abs(rows[1]["start_time"] - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+async def test_metering_with_a_wrong_clock_refuses_nobody(db: Database) -> None:
+    behind = Ingester(db=db, clock=ManualClock(datetime.now(UTC) - timedelta(hours=3)))
+    sent = [payload() for _ in range(50)]
+    assert await behind.apply([batch(sent)]) == [result(accepted=50)]
+    assert await Ingester(db=db, clock=SystemClock()).apply([batch(sent)]) == [result(duplicate=50)]
+    assert (await fetch(db, "SELECT count(*) FROM dead_letters"))[0]["count"] == 0
+
+
+async def test_an_id_from_the_future_counts_once_although_the_week_turns(
+    db: Database, ingester: Ingester, database: TestDatabase
+) -> None:
+    sent = payload(id=made_at(datetime.now(UTC) + timedelta(days=30)))
+    await pretend_arrival_week(database, week_of(datetime.now(UTC) - timedelta(days=7)))
+    async with db.system() as tx:
+        last_week = week_of(datetime.now(UTC) - timedelta(days=7))
+        await store.create_week_partition(tx, store.EVENT_IDS_TABLE, last_week)
+        await tx.execute(
+            "INSERT INTO usage_event_ids (organization_id, event_id, arrival_week, payload_hash) "
+            "VALUES ($1, $2, $3, $4)",
+            ORGANIZATION,
+            uuid.UUID(bytes=events.UsageEvent.FromString(sent).id),
+            last_week,
+            hash_of(sent),
+        )
+    assert await ingester.apply([batch([sent])]) == [result(duplicate=1)]
+
+
+async def test_a_journal_that_comes_back_after_its_ids_are_forgotten_is_not_counted_again(
+    db: Database, ingester: Ingester
+) -> None:
+    now = datetime.now(UTC)
+    old = [payload(id=long_ago(now, number)) for number in range(3)]
+    await Ingester(db=db, clock=ManualClock(now - timedelta(days=40))).apply([batch([], next_offset=100)])
+    assert await ingester.apply([batch(old[:2], next_offset=60)]) == [result(dead=2)]
+    assert await ingester.apply([batch(old[2:], next_offset=90)]) == [result(dead=1)]
+    assert await ingester.apply([batch([payload()], next_offset=90)]) == [result(accepted=1)]
+    assert await ingester.apply([batch(old, next_offset=110)]) == [result(accepted=3)]
+
+
+def long_ago(now: datetime, number: int) -> bytes:
+    return made_at(now - timedelta(days=41))[:-1] + bytes([number])
 
 
 async def test_maintenance_makes_weeks_ahead_and_drops_expired_ones_only(db: Database) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from cli.stack.ports import free_ports
 from cli.stack.servers.kafka import create_topics, start_kafka
+from contract import topics
 from mesh import kafka
 from mesh.database.pools import Database
-from services.metering.consumer import USAGE_EVENTS_TOPIC, UsageConsumer, source_of
+from services.metering.consumer import UsageConsumer, source_of
 from services.metering.ingest import Ingester
 from tests.support.metering import ORGANIZATION, payload
 
@@ -43,7 +44,7 @@ async def consuming(bootstrap: str, ingester: Ingester) -> AsyncIterator[None]:
 async def send(bootstrap: str, payloads: list[bytes]) -> None:
     producer = await kafka.start_producer(bootstrap, client_id="test")
     for sent in payloads:
-        await producer.send(USAGE_EVENTS_TOPIC, value=sent, key=ORGANIZATION.bytes)
+        await producer.send(topics.USAGE_EVENTS, value=sent, key=ORGANIZATION.bytes)
     await producer.stop()
 
 
@@ -70,7 +71,7 @@ async def test_events_count_once_across_poison_restart_and_repetition(
     await send(kafka_bootstrap, [*second, first[0]])
     async with consuming(kafka_bootstrap, ingester):
         await until(db, (800, 800, 1))
-    offsets = [await ingester.offset(source_of(USAGE_EVENTS_TOPIC, partition)) for partition in range(64)]
+    offsets = [await ingester.offset(source_of(topics.USAGE_EVENTS, partition)) for partition in range(64)]
     assert sum(offset or 0 for offset in offsets) == 852
 
     # Whatever the group remembers: the positions in PostgreSQL decide. With none, everything is read again.
@@ -79,7 +80,7 @@ async def test_events_count_once_across_poison_restart_and_repetition(
     async with consuming(kafka_bootstrap, ingester):
         async with asyncio.timeout(30):
             while (
-                sum([await ingester.offset(source_of(USAGE_EVENTS_TOPIC, number)) or 0 for number in range(64)]) != 852
+                sum([await ingester.offset(source_of(topics.USAGE_EVENTS, number)) or 0 for number in range(64)]) != 852
             ):
                 await asyncio.sleep(0.05)
     assert await figures(db) == (800, 800, 1)

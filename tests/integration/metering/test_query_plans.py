@@ -37,7 +37,7 @@ async def test_usage_is_read_through_the_primary_key_of_the_rollups(db: Database
 
 async def test_every_statement_can_be_prepared(db: Database) -> None:
     async with db.system() as tx:
-        await tx.execute(store.QUERIES["create_staging"])
-        for name, statement in store.QUERIES.items():
+        await tx.execute(store.EVENT_QUERIES["create_staging"])
+        for name, statement in [*store.QUERIES.items(), *store.EVENT_QUERIES.items()]:
             if name != "create_staging":
                 assert isinstance(await tx.prepare(statement), PreparedStatement)

@@ -8,9 +8,10 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError
 from tollway.events.v1 import usage_event_pb2 as events
 
+from contract import topics
 from edge_proxy.usage.journal.reader import Batch
 from edge_proxy.usage.sink.base import SinkUnavailable
-from edge_proxy.usage.sink.kafka import SCHEMA_HEADER, TOPIC, KafkaSink
+from edge_proxy.usage.sink.kafka import KafkaSink
 
 
 class Producer:
@@ -64,8 +65,8 @@ async def test_events_are_keyed_by_organization_and_acknowledged_by_all_replicas
     assert made.options["enable_idempotence"] is True
     assert (made.options["acks"], made.options["compression_type"]) == ("all", "snappy")
     assert made.sent == [
-        {"topic": TOPIC, "value": event, "key": b"o" * 16, "headers": [SCHEMA_HEADER]},
-        {"topic": TOPIC, "value": b"\xff", "key": None, "headers": [SCHEMA_HEADER]},
+        {"topic": topics.USAGE_EVENTS, "value": event, "key": b"o" * 16, "headers": [topics.SCHEMA_HEADER]},
+        {"topic": topics.USAGE_EVENTS, "value": b"\xff", "key": None, "headers": [topics.SCHEMA_HEADER]},
     ]
     await sink.close()
     assert made.stopped

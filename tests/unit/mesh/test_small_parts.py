@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from mesh import config, observability
 from mesh.clock import ManualClock, SystemClock
 from mesh.database import sql
 from mesh.database.migrate import MIGRATIONS, SERVICES, MigrationError, discover
-from mesh.ids import RandomIds, SequenceIds
+from mesh.ids import LEAD_MS_MAX, RandomIds, SequenceIds
 from mesh.rpc import errors
 
 
@@ -29,13 +30,33 @@ def test_ids_are_version_7_unique_and_in_order():
     assert {(i.version, i.variant) for i in ids} == {(7, "specified in RFC 4122")}
 
 
-def test_ids_stay_in_order_when_the_clock_goes_back(monkeypatch):
-    source = RandomIds()
-    now = SystemClock().now().timestamp()
-    monkeypatch.setattr("mesh.ids.time.time_ns", lambda: int(now * 1e9))
+def test_ids_stay_in_order_when_the_clock_goes_back_a_little():
+    now_ns = time.time_ns()
+    source = RandomIds(lambda: now_ns)
     first = source.uuid7()
-    monkeypatch.setattr("mesh.ids.time.time_ns", lambda: int((now - 60) * 1e9))
+    now_ns -= 5_000_000_000
     assert UUID(bytes=source.uuid7_bytes()) > first
+
+
+@given(st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=60))
+def test_ids_never_lead_the_clock_by_more_than_the_bound_and_stay_unique(steps_ms):
+    now_ms = 1_790_000_000_000
+    source = RandomIds(lambda: now_ms * 1_000_000)
+    made = set()
+    for step_ms in steps_ms:
+        now_ms += step_ms
+        ids = [source.uuid7() for _ in range(5)]
+        assert all(now_ms <= each.int >> 80 <= now_ms + LEAD_MS_MAX for each in ids)
+        made.update(ids)
+    assert len(made) == 5 * len(steps_ms)
+
+
+def test_ids_come_back_after_a_forward_jump_is_corrected():
+    now_ns = time.time_ns() + 3_600_000_000_000
+    source = RandomIds(lambda: now_ns)
+    source.uuid7()
+    now_ns -= 3_600_000_000_000
+    assert [each.int >> 80 for each in (source.uuid7(), source.uuid7())] == [now_ns // 1_000_000] * 2
 
 
 def test_sequence_ids_are_valid_and_repeatable():

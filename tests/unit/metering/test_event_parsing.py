@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
@@ -9,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tollway.events.v1 import usage_event_pb2 as events
 
-from services.metering.event_parsing import INT64_MAX, STAGED_COLUMNS, hash_of, parse, traceparent_of
+from contract.events import STAGED_NAMES
+from services.metering.event_parsing import INT64_MAX, hash_of, parse, traceparent_of
 from services.metering.model import DeadReason, Poison
 from tests.support.metering import API_KEY, ORGANIZATION, payload
 
-NOW_US = time.time_ns() // 1000
+NOW_US = 1_795_000_000_123_456
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
@@ -23,9 +23,10 @@ def id_made_at(time_us: int) -> bytes:
 
 
 def parsed(**changes: object) -> dict[str, Any]:
-    event = parse(payload(**changes), 7, NOW_US)
+    own_times = {"id": id_made_at(NOW_US), "start_time_us": NOW_US}
+    event = parse(payload(**(own_times | changes)), 7, NOW_US)
     assert isinstance(event, tuple)
-    return dict(zip(STAGED_COLUMNS, event, strict=True))
+    return dict(zip(STAGED_NAMES, event, strict=True))
 
 
 def test_every_field_reaches_its_column() -> None:
@@ -38,7 +39,7 @@ def test_every_field_reaches_its_column() -> None:
         properties={"model": "m", "a": "b"},
         cost_units=4,
     )
-    row = dict(zip(STAGED_COLUMNS, parse(sent, 7, NOW_US), strict=True))  # type: ignore[arg-type]
+    row = dict(zip(STAGED_NAMES, parse(sent, 7, NOW_US), strict=True))  # type: ignore[arg-type]
     assert row == {
         "organization_id": ORGANIZATION,
         "event_id": uuid.UUID(bytes=event_id),
@@ -59,6 +60,8 @@ def test_every_field_reaches_its_column() -> None:
         "external_subject": "alice",
         "quantities": '{"tokens": "12.5"}',
         "properties": '{"a": "b", "model": "m"}',
+        "time_suspect": None,
+        "claimed_start_time_us": None,
         "payload_hash": hash_of(sent),
         "id_time_us": NOW_US // 1000 * 1000,
         "ordinal": 7,
@@ -71,11 +74,6 @@ def test_every_field_reaches_its_column() -> None:
         ({"organization_id": b"short"}, "organization_id"),
         ({"api_key_id": b""}, "api_key_id"),
         ({"id": b"\x01" * 15}, "id"),
-        ({"id": id_made_at(NOW_US + 2 * HOUR_US)}, "id"),
-        ({"start_time_us": NOW_US + 2 * HOUR_US}, "start_time_us"),
-        ({"start_time_us": NOW_US - 800 * DAY_US}, "start_time_us"),
-        ({"duration_us": -1}, "duration_us"),
-        ({"upstream_latency_us": -1}, "upstream_latency_us"),
         ({"request_bytes": INT64_MAX + 1}, "request_bytes"),
         ({"response_bytes": INT64_MAX + 1}, "response_bytes"),
         ({"status": 99}, "status"),
@@ -110,11 +108,52 @@ def test_all_that_is_wrong_is_told_together() -> None:
     assert [part.split(":")[0] for part in poison.detail.split(", ")] == ["status", "cost_units", "text"]
 
 
-def test_an_id_made_before_repetitions_can_be_told_is_too_old() -> None:
-    assert parsed(id=id_made_at(NOW_US - 33 * DAY_US))
-    poison = parse(payload(id=id_made_at(NOW_US - 35 * DAY_US)), 0, NOW_US)
-    assert isinstance(poison, Poison)
-    assert poison.reason is DeadReason.TOO_OLD
+@pytest.mark.parametrize(
+    ("changes", "reasons", "billed_at"),
+    [
+        ({"start_time_us": NOW_US + 2 * HOUR_US}, "start_in_future", NOW_US),
+        ({"start_time_us": 2**63 - 1}, "start_in_future", NOW_US),
+        ({"start_time_us": 0}, "start_in_past", NOW_US),
+        ({"start_time_us": -(2**63)}, "start_in_past", NOW_US),
+        ({"start_time_us": NOW_US - 35 * DAY_US}, "start_in_past", NOW_US),
+        ({"id": id_made_at(NOW_US + 2 * HOUR_US), "start_time_us": NOW_US - 1}, "id_in_future", NOW_US - 1),
+        ({"id": id_made_at(NOW_US - 35 * DAY_US), "start_time_us": NOW_US - 1}, "id_in_past", NOW_US - 1),
+        ({"duration_us": -1, "start_time_us": NOW_US - 1}, "negative_duration", NOW_US - 1),
+        ({"upstream_latency_us": -(2**63), "start_time_us": NOW_US - 1}, "negative_duration", NOW_US - 1),
+        (
+            {"id": id_made_at(0), "start_time_us": 0, "duration_us": -1},
+            "start_in_past,id_in_past,negative_duration",
+            NOW_US,
+        ),
+    ],
+)
+def test_no_time_is_a_reason_to_refuse_an_event_of_our_own_edge(
+    changes: dict[str, object], reasons: str, billed_at: int
+) -> None:
+    row = parsed(**changes)
+    assert (row["time_suspect"], row["start_time_us"], row["billable"]) == (reasons, billed_at, True)
+    assert row["claimed_start_time_us"] == changes["start_time_us"]
+    assert row["duration_us"] >= 0 <= row["upstream_latency_us"]
+
+
+@pytest.mark.parametrize("offset_us", [-33 * DAY_US, -HOUR_US, 0, HOUR_US // 2])
+def test_a_late_or_slightly_early_event_keeps_its_own_time(offset_us: int) -> None:
+    row = parsed(id=id_made_at(NOW_US + offset_us), start_time_us=NOW_US + offset_us)
+    assert (row["time_suspect"], row["start_time_us"]) == (None, NOW_US + offset_us)
+
+
+def test_an_id_from_the_future_is_looked_up_in_every_week_that_is_remembered() -> None:
+    assert parsed(id=id_made_at(NOW_US + 2 * HOUR_US))["id_time_us"] is None
+    assert parsed(id=id_made_at(NOW_US - 35 * DAY_US))["id_time_us"] is not None
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**48 - 1), st.integers(-(2**63), 2**63 - 1))
+def test_whatever_the_times_say_the_event_is_billed_within_the_bounds(start_us: int, id_ms: int, duration: int) -> None:
+    made = id_ms.to_bytes(6, "big") + b"\x70\x00\x80" + b"\x01" * 7
+    row = parsed(id=made, start_time_us=start_us, duration_us=duration)
+    assert NOW_US - 34 * DAY_US <= row["start_time_us"] <= NOW_US + HOUR_US
+    assert row["duration_us"] >= 0
+    assert (row["time_suspect"] is None) == (row["claimed_start_time_us"] is None)
 
 
 def test_an_id_that_does_not_tell_its_time_is_taken_and_marked() -> None:
