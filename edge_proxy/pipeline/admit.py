@@ -89,12 +89,12 @@ class Admission:
     ) -> ratelimit.Verdict | None:
         """Return the limiter's verdict, the local share's, or None where the route lets everything pass."""
         decision = b"%b%b%b" % (ID_FIELD, exchange.id, wire.decision)
-        asked_us = self._now_us()
+        asked_us = exchange.elapsed_us()
         with span("edge.decide", exchange):
             if is_sampled(exchange.traceparent):
                 decision += ratelimit.Decision(traceparent=exchange.traceparent).SerializeToString()
             verdict = await self._limiter.decide(decision)
-        self._metrics.decision_latency.observe((self._now_us() - asked_us) / 1e6)
+        self._metrics.decision_latency.observe((exchange.elapsed_us() - asked_us) / 1e6)
         exchange.policy = self._policies.get(grant.organization_id)
         if verdict is not None and verdict.kind != ratelimit.VERDICT_KIND_UNAVAILABLE:
             exchange.is_admitted_by_limiter = verdict.kind == ratelimit.VERDICT_KIND_ALLOWED

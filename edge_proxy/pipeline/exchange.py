@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
@@ -17,7 +18,10 @@ from edge_proxy.routing.routes import Route
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """What is known about one request so far."""
+    """What is known about one request so far.
+
+    `start_us` is the wall clock's and only says when; how long something took is asked of `elapsed_us`.
+    """
 
     client: ClientConnection
     head: RequestHead
@@ -40,6 +44,11 @@ class Exchange:
     upstream_latency_us: int = 0
     response_bytes: int = 0
     duration_us: int = 0
+    begun_ns: int = field(default_factory=time.monotonic_ns)
+
+    def elapsed_us(self) -> int:
+        """Return the microseconds since the head was read, on the clock that nobody can set."""
+        return (time.monotonic_ns() - self.begun_ns) // 1_000
 
 
 def id_text(request_id: bytes) -> str:

@@ -6,8 +6,6 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
@@ -28,16 +26,12 @@ class Recorder:
         journal: Where events go.
         limiter: Takes back the quota of what is not billed.
         metrics: What is counted.
-        now_us: Wall time in microseconds.
     """
 
-    def __init__(
-        self, *, journal: JournalWriter, limiter: DecideClient, metrics: WorkerMetrics, now_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, *, journal: JournalWriter, limiter: DecideClient, metrics: WorkerMetrics) -> None:
         self._journal = journal
         self._limiter = limiter
         self._metrics = metrics
-        self._now_us = now_us
 
     async def record(self, exchange: Exchange) -> None:
         """Append the event. Once this returns, the answer's end may be told.
@@ -45,7 +39,7 @@ class Recorder:
         Raises:
             JournalBroken: The event could not be written.
         """
-        exchange.duration_us = max(0, self._now_us() - exchange.start_us)
+        exchange.duration_us = exchange.elapsed_us()
         grant, wire = exchange.grant, exchange.wire
         if grant is None or wire is None or not exchange.is_recordable:
             return

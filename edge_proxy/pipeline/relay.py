@@ -47,7 +47,7 @@ class Relay:
             ClientLeft: The client is gone.
             JournalBroken: The event could not be written.
         """
-        exchange.upstream_latency_us = self._now_us() - exchange.start_us
+        exchange.upstream_latency_us = exchange.elapsed_us()
         exchange.has_upstream_answer = True
         exchange.status = connection.status
         exchange.outcome = events.OUTCOME_ANSWERED

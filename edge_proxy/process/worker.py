@@ -120,7 +120,7 @@ class Worker:
         def now_us() -> int:
             return time.time_ns() // 1_000
 
-        recorder = Recorder(journal=self._journal, limiter=self._limiter, metrics=self.metrics, now_us=now_us)
+        recorder = Recorder(journal=self._journal, limiter=self._limiter, metrics=self.metrics)
         relay = Relay(upstreams=self._upstreams, recorder=recorder, now_us=now_us)
         steps = Steps(
             router=self._router,

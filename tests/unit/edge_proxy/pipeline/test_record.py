@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
@@ -28,7 +30,7 @@ from tests.support.pipeline_fakes import (
 class Recording:
     def __init__(self):
         self.journal, self.limiter, self.metrics = FakeJournal(), FakeDecideClient(), WorkerMetrics()
-        self.recorder = Recorder(journal=self.journal, limiter=self.limiter, metrics=self.metrics, now_us=now_us)
+        self.recorder = Recorder(journal=self.journal, limiter=self.limiter, metrics=self.metrics)
         self.endings = Endings(recorder=self.recorder, metrics=self.metrics, now_us=now_us)
 
     @property
@@ -62,9 +64,17 @@ async def test_the_event_says_who_what_and_how_much(recording, served):
     assert (event.id, event.organization_id) == (REQUEST_ID, ORGANIZATION.bytes)
     assert (event.route_id, event.path_template, event.cost_units) == ("only", "/*", 4)
     assert (event.status, event.request_bytes, event.response_bytes) == (200, 3, 12)
-    assert (event.start_time_us, event.duration_us) == (START_US, 5_000)
+    assert event.start_time_us == START_US
     assert event.traceparent == ""
     assert recording.limiter.give_backs == []
+
+
+async def test_no_step_of_the_wall_clock_reaches_a_duration(recording, served, monkeypatch):
+    now_ns = served.begun_ns + 7_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: served.start_us * 1_000 - 3_600_000_000_000)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    await recording.recorder.record(served)
+    assert recording.event.duration_us == served.duration_us == 7_000
 
 
 async def test_what_is_not_billed_gives_its_units_back(recording, served):
