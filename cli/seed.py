@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -19,7 +18,7 @@ from argon2 import PasswordHasher
 from cli.demo_data import ORGANIZATIONS, SERVICE_ACCOUNT, Organization
 from cli.stack import StackError
 from cli.stack.installation import Installation
-from cli.stack.parts import ROOT, inherited_environment
+from cli.stack.parts import PYTHON, inherited_environment
 from cli.stack.process import die_with_parent
 from cli.stack.secrets import Secrets
 from cli.stack.servers import roles
@@ -80,8 +79,7 @@ def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
     where = {f"TOLLWAY_{name.upper()}_ADDRESS": address for name, address in addresses.items()}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "cli.subscriptions"],
-            cwd=ROOT,
+            [*PYTHON, "cli.subscriptions"],
             env={**inherited_environment(), **where, "TOLLWAY_PROCESS_SECRET": secrets.process_secret},
             capture_output=True,
             text=True,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from cli.stack import StackError
-from cli.stack.parts import ROOT, Part
+from cli.stack.parts import Part
 from cli.stack.process import die_with_parent, last_line
 
 READY_SECONDS_MAX: Final = 60.0
@@ -79,7 +79,6 @@ def start(part: Part) -> Child:
     with part.log_path.open("wb") as log:
         process = subprocess.Popen(
             part.command,
-            cwd=ROOT,
             env=dict(part.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -17,6 +17,9 @@ from cli.stack.installation import Installation
 from cli.stack.servers.roles import SERVICES, service_logins
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+# A process runs in the folder that the user is in, so that relative paths of theirs mean what they say. Nothing there
+# is imported (-P): a folder of theirs may be called `mesh` or `cli`.
+PYTHON: Final = (sys.executable, "-P", "-m")
 EDGE_DRAIN_SECONDS: Final = 5
 MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
 WITH_PEPPERS: Final = ("auth", "edge")
@@ -50,27 +53,19 @@ def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part
         inherited: The environment of this process, which theirs is based on.
     """
     base = {**inherited, **_shared_environment(installation), "PYTHONUNBUFFERED": "1"}
-    python = [sys.executable, "-m"]
     smtp, upstream = installation.ports.address("smtp"), installation.ports.address("upstream")
-    served_log = str(installation.layout.served_log)
+    served_log, mail = str(installation.layout.served_log), str(installation.layout.mail)
     return [
         Part(
             name="smtp",
-            command=[
-                *python,
-                "cli.stack.servers.smtp",
-                "--listen",
-                smtp,
-                "--folder",
-                str(installation.layout.mail),
-            ],
+            command=[*PYTHON, "cli.stack.servers.smtp", "--listen", smtp, "--folder", mail],
             environment=dict(inherited),
             log_path=installation.layout.log("smtp"),
             ready_url=f"tcp://{smtp}",
         ),
         Part(
             name="upstream",
-            command=[*python, "demo.upstream", "--listen", upstream, "--served-log", served_log],
+            command=[*PYTHON, "demo.upstream", "--listen", upstream, "--served-log", served_log],
             environment=dict(inherited),
             log_path=installation.layout.log("upstream"),
             ready_url=f"http://{upstream}/health/ready",
@@ -125,7 +120,7 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         environment.setdefault("TOLLWAY_MAIL_FROM", MAIL_FROM)
     return Part(
         name=name,
-        command=[sys.executable, "-m", f"services.{name}"],
+        command=[*PYTHON, f"services.{name}"],
         environment=environment,
         log_path=installation.layout.log(name),
         ready_url=f"{installation.ports.url(f'{name}-metrics')}/health/ready",
@@ -137,7 +132,7 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
 def _gateway(installation: Installation, base: Mapping[str, str]) -> Part:
     return Part(
         name="gateway",
-        command=[sys.executable, "-m", "graphql_gateway"],
+        command=[*PYTHON, "graphql_gateway"],
         environment={
             **base,
             "TOLLWAY_GATEWAY_LISTEN": installation.ports.address("gateway"),
@@ -162,7 +157,7 @@ def _edge(installation: Installation, base: Mapping[str, str]) -> Part:
     environment.setdefault("TOLLWAY_UPSTREAM_URL", installation.ports.url("upstream"))
     return Part(
         name="edge",
-        command=[sys.executable, "-m", "edge_proxy"],
+        command=[*PYTHON, "edge_proxy"],
         environment=environment,
         log_path=installation.layout.log("edge"),
         ready_url=f"{installation.ports.url('edge-admin')}/health/ready",

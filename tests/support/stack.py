@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,13 +63,17 @@ class Stack:
 
 
 @contextmanager
-def running_stack(data_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+def running_stack(
+    data_dir: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = (sys.executable, "-m", "cli"),
+    cwd: Path | None = None,
+) -> Iterator[Stack]:
     """Starts a stack, waits for its stack file and stops it at the end."""
     output = data_dir.parent / f"{data_dir.name}.out"
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
+    whole = [
+        *command,
         "up",
         "--data-dir",
         str(data_dir),
@@ -79,7 +83,7 @@ def running_stack(data_dir: Path, *arguments: str, environment: Mapping[str, str
         *arguments,
     ]
     with output.open("ab") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(whole, stdout=sink, stderr=sink, cwd=cwd, env={**os.environ, **(environment or {})})
     stack = Stack(data_dir, process, output)
     try:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

