@@ -14,8 +14,8 @@ import click
 from cli import demo_data
 from cli.demo_data import Organization
 from cli.stack.installation import Installation
-from cli.stack.servers.roles import SERVICES
 from cli.stack.stack_file import GRAPHQL_PATH
+from contract.services import SERVICES
 
 PAID_PLAN: Final = "starter"
 FREE_PLAN: Final = "free"

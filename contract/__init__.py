@@ -1,5 +1,5 @@
-"""Rules that several processes must apply in the same way and that protobuf cannot say.
+"""What several processes must agree on and protobuf cannot say.
 
-The protos are the contract's shape; these modules are the part of it that is arithmetic. They import nothing but the
-generated code, so that edge, gateway and every service can stand on them.
+The protos are the contract's shape; these modules are its rules, its arithmetic and the catalogue of who is there. They
+import nothing but the generated code, so that mesh, edge, gateway and every service can stand on them.
 """

@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Literal, TypeVar, cast
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.services import AUTH, BILLING, METERING, NOTIFICATION, RATELIMIT
+
 Settings = TypeVar("Settings", bound="ProcessSettings")
 
 ENV_PREFIX = "TOLLWAY_"
@@ -27,11 +29,11 @@ class ProcessSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["json", "console"] = "json"
     process_secret: SecretStr
-    auth_address: str = "127.0.0.1:50051"
-    ratelimit_address: str = "127.0.0.1:50052"
-    metering_address: str = "127.0.0.1:50053"
-    billing_address: str = "127.0.0.1:50054"
-    notification_address: str = "127.0.0.1:50055"
+    auth_address: str = AUTH.address
+    ratelimit_address: str = RATELIMIT.address
+    metering_address: str = METERING.address
+    billing_address: str = BILLING.address
+    notification_address: str = NOTIFICATION.address
     otlp_endpoint: str | None = None
 
 

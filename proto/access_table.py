@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tollway.options.v1 import access_pb2
 
+from contract.services import SERVICES
 from mesh.rpc.access import Rule, platform_role_has, read_rule, role_has
-from mesh.rpc.client import SERVICE_DESCRIPTORS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "access.md"
 ROLES = {
@@ -35,7 +35,7 @@ def page() -> str:
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
     ]
-    for service in SERVICE_DESCRIPTORS.values():
+    for service in (each.descriptor for each in SERVICES.values()):
         lines += [row(read_rule(method)) for method in service.methods]
     return "\n".join(lines) + "\n"
 

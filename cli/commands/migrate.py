@@ -16,12 +16,13 @@ from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
 from cli.stack import StackError, stack_file
 from cli.stack.layout import Layout
+from contract.services import SERVICES
 from mesh.database import migrate as schema
 
 T = TypeVar("T")
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
-service_argument: Final = click.argument("service", type=click.Choice(schema.SERVICES))
+service_argument: Final = click.argument("service", type=click.Choice(SERVICES))
 
 
 @click.group()
@@ -43,7 +44,7 @@ def create(service: str, name: str) -> None:
 
 
 @migrate.command()
-@click.argument("service", type=click.Choice(schema.SERVICES), required=False)
+@click.argument("service", type=click.Choice(SERVICES), required=False)
 @data_dir_option
 def up(service: str | None, data_dir: Path) -> None:
     """Apply what is missing, for one service or all."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from cli.stack.installation import Installation
-from cli.stack.servers.roles import SERVICES, service_logins
+from cli.stack.servers.roles import service_logins
+from contract.services import SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # A process runs in the folder that the user is in, so that relative paths of theirs mean what they say. Nothing there

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.stack import StackError
+from contract.services import SERVICES
 
 LOOPBACK: Final = "127.0.0.1"
 AUTOMATIC_PORTS: Final = range(15_000, 32_000)
@@ -28,16 +29,8 @@ DEFAULT_PORTS: Final[Mapping[str, int]] = {
     "edge-admin": 8081,
     "gateway": 8000,
     "gateway-metrics": 9106,
-    "auth": 50051,
-    "auth-metrics": 9101,
-    "ratelimit": 50052,
-    "ratelimit-metrics": 9102,
-    "metering": 50053,
-    "metering-metrics": 9103,
-    "billing": 50054,
-    "billing-metrics": 9104,
-    "notification": 50055,
-    "notification-metrics": 9105,
+    **{name: service.rpc_port for name, service in SERVICES.items()},
+    **{f"{name}-metrics": service.metrics_port for name, service in SERVICES.items()},
     "postgres": 55432,
     "redis": 56379,
     "kafka": 59092,

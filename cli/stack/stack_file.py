@@ -18,7 +18,8 @@ from cli import demo_data
 from cli.stack import StackError
 from cli.stack.installation import Installation
 from cli.stack.layout import Layout
-from cli.stack.servers.roles import SERVICES, SUPERUSER
+from cli.stack.servers.roles import SUPERUSER
+from contract.services import SERVICES
 
 VERSION: Final = 1
 GRAPHQL_PATH: Final = "/graphql"

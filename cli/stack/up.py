@@ -24,8 +24,8 @@ from cli.stack.installation import Installation, Options
 from cli.stack.layout import Layout, locked, write_json
 from cli.stack.parts import inherited_environment, parts
 from cli.stack.process import last_line
-from cli.stack.servers import roles
 from cli.stack.servers.running import running_servers
+from contract.services import SERVICES
 
 POLL_SECONDS: Final = 0.1
 # Looking for the edge's workers walks over every process of the machine: not on every turn.
@@ -140,7 +140,7 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
         degraded = children.wait_until_whole(running["edge"])
         if degraded:
             say(f"the edge is degraded: {degraded}")
-        addresses = {name: chosen.address(name) for name in roles.SERVICES}
+        addresses = {name: chosen.address(name) for name in SERVICES}
         subscribe(addresses, installation.secrets)
         stack = RunningStack(installation, servers.pids, running)
         cleanup.callback(layout.stack_file.unlink, missing_ok=True)

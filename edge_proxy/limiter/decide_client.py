@@ -24,6 +24,7 @@ import grpc.aio
 import structlog
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from contract.wire import DECIDE_BATCH_ID, DECIDE_DECISION, DECIDE_GIVE_BACK, varint
 from edge_proxy.limiter.local_share import LocalShare
 from edge_proxy.limiter.policy import Policies
 
@@ -38,10 +39,6 @@ PROBE_UNHEALTHY_SECONDS: Final = 0.2
 SILENCE_SECONDS_MAX: Final = 2.0
 BACKOFF_SECONDS_MIN: Final = 0.05
 BACKOFF_SECONDS_MAX: Final = 2.0
-
-# Fields 2 and 3 of DecideRequest, wire type 2.
-_DECISIONS_TAG: Final = b"\x12"
-_GIVE_BACKS_TAG: Final = b"\x1a"
 
 log = structlog.get_logger()
 
@@ -202,17 +199,17 @@ class DecideClient:
 
     def _message(self, batch: _Batch | None) -> bytes:
         self._batch_id += 1
-        parts = [b"\x08", varint(self._batch_id)]
+        parts = [DECIDE_BATCH_ID, varint(self._batch_id)]
         if batch is not None:
             self.batches += 1
             batch.batch_id = self._batch_id
             self._in_flight[self._batch_id] = batch
             for decision in batch.decisions:
-                parts += (_DECISIONS_TAG, varint(len(decision)), decision)
+                parts += (DECIDE_DECISION, varint(len(decision)), decision)
         give_backs = self._give_backs
         for _ in range(min(len(give_backs), BATCH_MAX)):
             message = give_backs.popleft()
-            parts += (_GIVE_BACKS_TAG, varint(len(message)), message)
+            parts += (DECIDE_GIVE_BACK, varint(len(message)), message)
         return b"".join(parts)
 
     def _take(self, answer: ratelimit.DecideResponse) -> None:
@@ -255,18 +252,3 @@ class DecideClient:
             batch.resolve_all(None)
         self._waiting.clear()
         self._in_flight.clear()
-
-
-def varint(value: int) -> bytes:
-    """Return a number as a protobuf varint."""
-    if value < 128:
-        return _SMALL[value]
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-_SMALL: Final = [bytes((value,)) for value in range(128)]

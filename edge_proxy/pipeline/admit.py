@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from contract.wire import DECISION_ID
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.limiter.decide_client import DecideClient
@@ -20,7 +21,6 @@ from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.exchange import Exchange
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.tracing import is_sampled, span
-from edge_proxy.pipeline.wire import ID_FIELD
 from edge_proxy.process.metrics import WorkerMetrics
 from edge_proxy.routing.routes import LimiterAway, Route
 from edge_proxy.usage.journal.writer import JournalWriter
@@ -88,7 +88,7 @@ class Admission:
         self, exchange: Exchange, route: Route, grant: Grant, wire: RouteBytes
     ) -> ratelimit.Verdict | None:
         """Return the limiter's verdict, the local share's, or None where the route lets everything pass."""
-        decision = b"%b%b%b" % (ID_FIELD, exchange.id, wire.decision)
+        decision = b"%b%b%b" % (DECISION_ID, exchange.id, wire.decision)
         asked_us = exchange.elapsed_us()
         with span("edge.decide", exchange):
             if is_sampled(exchange.traceparent):

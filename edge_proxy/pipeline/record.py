@@ -10,11 +10,11 @@ from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from contract import outcomes
+from contract.wire import EVENT_ID
 from edge_proxy.keys.grant import Grant
 from edge_proxy.limiter.decide_client import DecideClient
 from edge_proxy.pipeline.exchange import Exchange
 from edge_proxy.pipeline.tracing import is_sampled
-from edge_proxy.pipeline.wire import ID_FIELD
 from edge_proxy.process.metrics import WorkerMetrics
 from edge_proxy.usage.journal.writer import JournalBroken, JournalWriter
 
@@ -54,7 +54,7 @@ class Recorder:
             response_bytes=exchange.response_bytes,
             traceparent=exchange.traceparent if is_sampled(exchange.traceparent) else "",
         ).SerializeToString()
-        await self._journal.append(b"%b%b%b%b" % (ID_FIELD, exchange.id, varying, wire.event))
+        await self._journal.append(b"%b%b%b%b" % (EVENT_ID, exchange.id, varying, wire.event))
         if outcomes.gives_back(exchange.outcome, exchange.status, admitted=exchange.is_admitted_by_limiter):
             self._give_back(exchange, grant)
 

@@ -17,8 +17,6 @@ from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.routing.routes import Route
 
-# Field 1, wire type 2, 16 bytes: `request_id` of a decision, `id` of an event.
-ID_FIELD: Final = b"\x0a\x10"
 WIRE_ENTRIES_PER_KEY_MAX: Final = 1_000
 
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from contract.services import SERVICES
+
 MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
-SERVICES: Final = ("auth", "ratelimit", "metering", "billing", "notification")
 LOCK_TIMEOUT: Final = "5s"
 STATEMENT_TIMEOUT: Final = "5min"
 _ADVISORY_LOCK: Final = 0x70115A9

@@ -18,11 +18,12 @@ import structlog
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
-from tollway.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
-from tollway.metering.v1 import metering_service_pb2, metering_service_pb2_grpc
-from tollway.notification.v1 import notification_service_pb2, notification_service_pb2_grpc
-from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_grpc
+from tollway.billing.v1 import billing_service_pb2_grpc
+from tollway.metering.v1 import metering_service_pb2_grpc
+from tollway.notification.v1 import notification_service_pb2_grpc
+from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
+from contract.services import SERVICES
 from mesh.clock import Clock, SystemClock
 from mesh.config import ProcessSettings
 from mesh.observability import TRACEPARENT, current_traceparent
@@ -35,14 +36,6 @@ DEADLINE_SECONDS: Final = 5.0
 RETRY_ATTEMPTS_MAX: Final = 3
 RETRY_BUDGET_TOKENS: Final = 10
 RETRY_BUDGET_RATIO: Final = 0.1
-
-SERVICE_DESCRIPTORS: Final[dict[str, ServiceDescriptor]] = {
-    "auth": auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
-    "ratelimit": ratelimit_service_pb2.DESCRIPTOR.services_by_name["RateLimitService"],
-    "metering": metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
-    "billing": billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"],
-    "notification": notification_service_pb2.DESCRIPTOR.services_by_name["NotificationService"],
-}
 
 
 class _Attach(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # not generic at run time
@@ -116,7 +109,7 @@ class Clients:
         """Return the channel to a service by its name, for generic calls."""
         if service not in self._channels:
             address = str(getattr(self._settings, f"{service}_address"))
-            self._channels[service] = open_channel(address, SERVICE_DESCRIPTORS[service], self.metadata)
+            self._channels[service] = open_channel(address, SERVICES[service].descriptor, self.metadata)
         return self._channels[service]
 
     def metadata(self) -> list[tuple[str, str]]:

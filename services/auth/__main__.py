@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 
-from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+from tollway.auth.v1 import auth_service_pb2_grpc
 
+from contract.services import AUTH
 from mesh.clock import Clock
 from mesh.config import versioned_keys
 from mesh.database.idempotency import Idempotency
@@ -84,8 +85,8 @@ def _verifier(settings: AuthSettings, accounts: Accounts, sessions: Sessions, cl
 
 
 SPEC = ServiceSpec(
-    name="auth",
-    descriptor=auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
+    name=AUTH.name,
+    descriptor=AUTH.descriptor,
     register=auth_service_pb2_grpc.add_AuthServiceServicer_to_server,
     settings=AuthSettings,
     roles={"api": serve_api, "worker": work},

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
+from contract.services import AUTH
 from mesh.config import KEY_BYTES, ServiceSettings, VersionedKeys
 
 
@@ -23,8 +24,8 @@ class AuthSettings(ServiceSettings):
 
     service = "auth"
 
-    auth_listen: str = "127.0.0.1:50051"
-    auth_metrics_listen: str = "127.0.0.1:9101"
+    auth_listen: str = AUTH.address
+    auth_metrics_listen: str = AUTH.metrics_address
     auth_dsn: SecretStr
     auth_system_dsn: SecretStr
     auth_read_dsn: SecretStr | None = None

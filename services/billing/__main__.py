@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tollway.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
+from tollway.billing.v1 import billing_service_pb2_grpc
 
+from contract.services import BILLING
 from mesh.config import versioned_keys
 from mesh.database.idempotency import Idempotency
 from mesh.jobs import Daily, Worker
@@ -45,8 +46,8 @@ def work(context: ServiceContext[BillingSettings]) -> Role:
 
 
 SPEC = ServiceSpec(
-    name="billing",
-    descriptor=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"],
+    name=BILLING.name,
+    descriptor=BILLING.descriptor,
     register=billing_service_pb2_grpc.add_BillingServiceServicer_to_server,
     settings=BillingSettings,
     roles={"api": serve_api, "worker": work},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from contract.services import BILLING
 from mesh.config import ServiceSettings, VersionedKeys
 
 
@@ -12,8 +13,8 @@ class BillingSettings(ServiceSettings):
 
     service = "billing"
 
-    billing_listen: str = "127.0.0.1:50054"
-    billing_metrics_listen: str = "127.0.0.1:9104"
+    billing_listen: str = BILLING.address
+    billing_metrics_listen: str = BILLING.metrics_address
     billing_dsn: SecretStr
     billing_system_dsn: SecretStr
     billing_read_dsn: SecretStr | None = None

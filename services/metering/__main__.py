@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tollway.metering.v1 import metering_service_pb2, metering_service_pb2_grpc
+from tollway.metering.v1 import metering_service_pb2_grpc
 
+from contract.services import METERING
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.metering.config import MeteringSettings
 from services.metering.consumer import UsageConsumer
@@ -39,8 +40,8 @@ def work(context: ServiceContext[MeteringSettings]) -> Role:
 
 
 SPEC = ServiceSpec(
-    name="metering",
-    descriptor=metering_service_pb2.DESCRIPTOR.services_by_name["MeteringService"],
+    name=METERING.name,
+    descriptor=METERING.descriptor,
     register=metering_service_pb2_grpc.add_MeteringServiceServicer_to_server,
     settings=MeteringSettings,
     roles={"api": serve_api, "consumer": consume, "worker": work},

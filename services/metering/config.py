@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from contract.services import METERING
 from mesh.config import ServiceSettings
 
 
@@ -12,8 +13,8 @@ class MeteringSettings(ServiceSettings):
 
     service = "metering"
 
-    metering_listen: str = "127.0.0.1:50053"
-    metering_metrics_listen: str = "127.0.0.1:9103"
+    metering_listen: str = METERING.address
+    metering_metrics_listen: str = METERING.metrics_address
     metering_dsn: SecretStr
     metering_system_dsn: SecretStr
     metering_read_dsn: SecretStr | None = None

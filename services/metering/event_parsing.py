@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from tollway.events.v1 import usage_event_pb2
 
 from contract.outcomes import is_billable
+from contract.wire import EVENT_TRACEPARENT
 from services.metering import event_times
 from services.metering.model import DeadReason, Poison, StagedEvent
 
@@ -44,8 +45,6 @@ INT64_MAX: Final = 2**63 - 1
 _OUTCOMES: Final = frozenset(usage_event_pb2.Outcome.values()) - {usage_event_pb2.OUTCOME_UNSPECIFIED}
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,28}(\.[0-9]{1,28})?")
 _NUL: Final = "\x00"
-# Field 19, a string of 55 bytes: what every W3C traceparent of version 00 is on the wire.
-_TRACEPARENT_TAG: Final = b"\x9a\x01\x37"
 
 
 def hash_of(payload: bytes) -> bytes:
@@ -55,7 +54,7 @@ def hash_of(payload: bytes) -> bytes:
 
 def traceparent_of(payload: bytes) -> str:
     """Return the trace context of a sampled event; empty for all others, for the price of a search for its tag."""
-    if _TRACEPARENT_TAG not in payload:
+    if EVENT_TRACEPARENT not in payload:
         return ""
     return usage_event_pb2.UsageEvent.FromString(payload).traceparent
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tollway.notification.v1 import notification_service_pb2, notification_service_pb2_grpc
+from tollway.notification.v1 import notification_service_pb2_grpc
 
+from contract.services import NOTIFICATION
 from mesh.config import versioned_keys
 from mesh.database.idempotency import Idempotency
 from mesh.jobs import Daily, Worker
@@ -59,8 +60,8 @@ def _mailer(settings: NotificationSettings) -> SmtpMailer:
 
 
 SPEC = ServiceSpec(
-    name="notification",
-    descriptor=notification_service_pb2.DESCRIPTOR.services_by_name["NotificationService"],
+    name=NOTIFICATION.name,
+    descriptor=NOTIFICATION.descriptor,
     register=notification_service_pb2_grpc.add_NotificationServiceServicer_to_server,
     settings=NotificationSettings,
     roles={"api": serve_api, "worker": work},

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
+from contract.services import NOTIFICATION
 from mesh.config import ServiceSettings, VersionedKeys
 from services.notification.mailer import parse_smtp_url
 from services.notification.message import parse_mailbox
@@ -26,8 +27,8 @@ class NotificationSettings(ServiceSettings):
 
     service = "notification"
 
-    notification_listen: str = "127.0.0.1:50055"
-    notification_metrics_listen: str = "127.0.0.1:9105"
+    notification_listen: str = NOTIFICATION.address
+    notification_metrics_listen: str = NOTIFICATION.metrics_address
     notification_dsn: SecretStr
     notification_system_dsn: SecretStr
     notification_read_dsn: SecretStr | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_grpc
+from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
+from contract.services import RATELIMIT
 from mesh.redis import RedisPipe
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.ratelimit.config import RateLimitSettings
@@ -49,8 +50,8 @@ def serve_api(context: ServiceContext[RateLimitSettings]) -> Role:
 
 
 SPEC = ServiceSpec(
-    name="ratelimit",
-    descriptor=ratelimit_service_pb2.DESCRIPTOR.services_by_name["RateLimitService"],
+    name=RATELIMIT.name,
+    descriptor=RATELIMIT.descriptor,
     register=ratelimit_service_pb2_grpc.add_RateLimitServiceServicer_to_server,
     settings=RateLimitSettings,
     roles={"api": serve_api},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
+from contract.services import RATELIMIT
 from mesh.config import ServiceSettings
 
 
@@ -12,8 +13,8 @@ class RateLimitSettings(ServiceSettings):
 
     service = "ratelimit"
 
-    ratelimit_listen: str = "127.0.0.1:50052"
-    ratelimit_metrics_listen: str = "127.0.0.1:9102"
+    ratelimit_listen: str = RATELIMIT.address
+    ratelimit_metrics_listen: str = RATELIMIT.metrics_address
     ratelimit_dsn: SecretStr
     ratelimit_system_dsn: SecretStr
     redis_url: SecretStr

@@ -17,6 +17,7 @@ import asyncpg
 from cli.stack.ports import LOOPBACK, free_ports
 from cli.stack.servers import roles
 from cli.stack.servers.postgres import RunningPostgres, start_postgres
+from contract.services import SERVICES
 
 TEMPLATE = "tollway_template"
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -124,7 +125,7 @@ async def migrate(access: roles.PostgresAccess) -> None:
         return
     connection = await asyncpg.connect(access.dsn(roles.OWNER))
     try:
-        for service in roles.SERVICES:
+        for service in SERVICES:
             for path in sorted((MIGRATIONS / service).glob("*.up.sql")):
                 await connection.execute(f"SET search_path = {service}")
                 await connection.execute(path.read_text())

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import grpc.aio
 from tollway.notification.v1 import notification_service_pb2_grpc
 
+from contract.services import SERVICES
 from mesh.clock import SystemClock
 from mesh.database.idempotency import Idempotency
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
-from mesh.rpc.client import SERVICE_DESCRIPTORS
 from mesh.secretbox import SecretBox
 from services.notification.convert import Requests
 from services.notification.mailer import SmtpMailer, parse_smtp_url
@@ -74,7 +74,7 @@ async def running_notification(
     register = notification_service_pb2_grpc.add_NotificationServiceServicer_to_server
     try:
         async with (
-            serving(SERVICE_DESCRIPTORS["notification"], register, handler) as address,
+            serving(SERVICES["notification"].descriptor, register, handler) as address,
             grpc.aio.insecure_channel(address) as channel,
         ):
             stub = notification_service_pb2_grpc.NotificationServiceStub(channel)

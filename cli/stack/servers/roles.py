@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import asyncpg
 
-SERVICES = ("auth", "ratelimit", "metering", "billing", "notification")
+from contract.services import SERVICES
+
 DATABASE = "tollway"
 SUPERUSER = "postgres"
 OWNER = "tollway_owner"

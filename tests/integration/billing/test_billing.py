@@ -19,6 +19,7 @@ from tollway.billing.v1 import billing_service_pb2_grpc
 from tollway.metering.v1 import metering_service_pb2, metering_service_pb2_grpc
 from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_grpc
 
+from contract.services import SERVICES
 from mesh import jobs
 from mesh.clock import ManualClock, SystemClock
 from mesh.config import ProcessSettings
@@ -27,7 +28,7 @@ from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
 from mesh.pagination import PageTokens
-from mesh.rpc.client import SERVICE_DESCRIPTORS, Clients
+from mesh.rpc.client import Clients
 from mesh.rpc.errors import ReceivedError, from_grpc
 from mesh.secretbox import SecretBox
 from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
@@ -101,20 +102,20 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         addresses = {
             "metering_address": await metering_down.enter_async_context(
                 serving(
-                    SERVICE_DESCRIPTORS["metering"],
+                    SERVICES["metering"].descriptor,
                     metering_service_pb2_grpc.add_MeteringServiceServicer_to_server,
                     metering,
                 )
             ),
             "ratelimit_address": await enter(
                 serving(
-                    SERVICE_DESCRIPTORS["ratelimit"],
+                    SERVICES["ratelimit"].descriptor,
                     ratelimit_service_pb2_grpc.add_RateLimitServiceServicer_to_server,
                     ratelimit,
                 )
             ),
             "auth_address": await enter(
-                serving(SERVICE_DESCRIPTORS["auth"], auth_service_pb2_grpc.add_AuthServiceServicer_to_server, auth)
+                serving(SERVICES["auth"].descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, auth)
             ),
         }
         db = await Database.connect(
@@ -133,7 +134,7 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         )
         address = await enter(
             serving(
-                SERVICE_DESCRIPTORS["billing"], billing_service_pb2_grpc.add_BillingServiceServicer_to_server, handler
+                SERVICES["billing"].descriptor, billing_service_pb2_grpc.add_BillingServiceServicer_to_server, handler
             )
         )
         worker = Worker(

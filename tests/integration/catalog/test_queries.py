@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from mesh.database.migrate import SERVICES
+from contract.services import SERVICES
 from mesh.database.sql import Queries
 
 SERVICES_FOLDER = Path(__file__).resolve().parents[3] / "services"

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from mesh.database.migrate import SERVICES
+from contract.services import SERVICES
 
 SCHEMAS = list(SERVICES)
 ROLES = [f"tollway_{service}{suffix}" for service in SERVICES for suffix in ("", "_system")]

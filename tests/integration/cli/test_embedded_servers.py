@@ -7,15 +7,16 @@ import pytest
 import redis.asyncio as redis
 
 from cli.stack.servers import roles
+from contract.services import SERVICES
 
 
-@pytest.mark.parametrize("service", roles.SERVICES)
+@pytest.mark.parametrize("service", SERVICES)
 async def test_service_roles_land_in_their_own_schema_and_nowhere_else(database, service):
     for role in (service, f"{service}_system"):
         connection = await asyncpg.connect(database.dsn(role))
         try:
             assert await connection.fetchval("SELECT current_schema()") == service
-            for other in roles.SERVICES:
+            for other in SERVICES:
                 allowed = await connection.fetchval("SELECT has_schema_privilege($1, 'USAGE')", other)
                 assert allowed == (other == service)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -17,10 +17,10 @@ from tollway.notification.v1 import notification_service_pb2_grpc
 from tollway.options.v1 import access_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
+from contract.services import SERVICES
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, PrincipalKind, Verifier, platform_role_has, read_rule, role_has
-from mesh.rpc.client import SERVICE_DESCRIPTORS
 from mesh.rpc.errors import from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import ProcessTokens, SessionSigner
@@ -38,7 +38,7 @@ REGISTER = {
 }
 METHODS = [
     pytest.param(service, method, id=f"{service.name}.{method.name}")
-    for service in SERVICE_DESCRIPTORS.values()
+    for service in (each.descriptor for each in SERVICES.values())
     for method in service.methods
 ]
 
@@ -48,7 +48,7 @@ class Reached:
 
     def __init__(self):
         self.calls = 0
-        for service in SERVICE_DESCRIPTORS.values():
+        for service in (each.descriptor for each in SERVICES.values()):
             for method in service.methods:
                 answer = message_factory.GetMessageClass(method.output_type)
                 setattr(self, method.name, self._stream(answer) if method.server_streaming else self._unary(answer))
@@ -93,7 +93,7 @@ async def reached(signer):
     server = await Server.start(
         name="matrix",
         listen="127.0.0.1:0",
-        services=[(SERVICE_DESCRIPTORS[name], register, handler) for name, register in REGISTER.items()],
+        services=[(SERVICES[name].descriptor, register, handler) for name, register in REGISTER.items()],
         verifier=verifier,
         clock=SystemClock(),
         ids=RandomIds(),

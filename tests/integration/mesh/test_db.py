@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 import structlog
 
+from contract.services import SERVICES
 from mesh.database import migrate
 from mesh.database.pools import Database, DatabaseUnavailable
 
@@ -126,7 +127,7 @@ async def test_migrations_go_up_down_and_up_again(database):
     assert before
     assert all(state.applied for state in before)
     assert await migrate.up(owner) == []
-    for service in migrate.SERVICES:
+    for service in SERVICES:
         steps = len(migrate.discover(service))
         assert len(await migrate.down(owner, service, steps)) == steps
     assert not any(state.applied for state in await migrate.status(owner))

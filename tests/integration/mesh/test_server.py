@@ -12,11 +12,12 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.auth.v1 import auth_service_pb2_grpc
 from tollway.options.v1 import access_pb2
 
+from contract.services import SERVICES
 from mesh.clock import SystemClock
 from mesh.config import ProcessSettings
 from mesh.ids import RandomIds
 from mesh.rpc.access import ANYONE, Principal, PrincipalKind, Verifier, current_principal
-from mesh.rpc.client import SERVICE_DESCRIPTORS, Clients, forward, open_channel
+from mesh.rpc.client import Clients, forward, open_channel
 from mesh.rpc.errors import NotFound, Violations, from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
@@ -95,7 +96,7 @@ async def server(handler):
     server = await Server.start(
         name="auth",
         listen="127.0.0.1:0",
-        services=[(SERVICE_DESCRIPTORS["auth"], auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
+        services=[(SERVICES["auth"].descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
         verifier=verifier,
         clock=SystemClock(),
         ids=RandomIds(),
@@ -168,7 +169,7 @@ async def test_another_tenant_a_missing_role_and_no_credentials(clients, signer,
             auth.ListAuditEntriesRequest(organization_id=str(OWN)), metadata=session(signer, "member")
         )
     )
-    channel = open_channel(f"127.0.0.1:{server.port}", SERVICE_DESCRIPTORS["auth"], list)
+    channel = open_channel(f"127.0.0.1:{server.port}", SERVICES["auth"].descriptor, list)
     nobody = await failure(
         auth_service_pb2_grpc.AuthServiceStub(channel).GetOrganization(
             auth.GetOrganizationRequest(organization_id=str(OWN))
@@ -199,7 +200,7 @@ async def test_a_second_server_on_the_port_is_refused(server, handler):
         await Server.start(
             name="auth",
             listen=f"127.0.0.1:{server.port}",
-            services=[(SERVICE_DESCRIPTORS["auth"], auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
+            services=[(SERVICES["auth"].descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
             verifier=None,
             clock=SystemClock(),
             ids=RandomIds(),

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from cli.stack.parts import ROOT, inherited_environment, part_environment, parts
-from cli.stack.servers.roles import SERVICES
+from contract.services import SERVICES
 
 EVERY = ["smtp", "upstream", *SERVICES, "gateway", "edge"]
 

@@ -10,7 +10,7 @@ from cli import demo_data
 from cli.stack import StackError, stack_file
 from cli.stack.layout import write_json
 from cli.stack.parts import parts
-from cli.stack.servers.roles import SERVICES
+from contract.services import SERVICES
 
 PIDS = {
     name: [number] for number, name in enumerate(["supervisor", "gateway", "upstream", "smtp", *SERVICES], start=10)

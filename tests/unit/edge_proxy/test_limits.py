@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from edge_proxy.limiter.decide_client import varint
 from edge_proxy.limiter.header_fields import limit_lines
 from edge_proxy.limiter.local_share import UNSEEN_UNITS_PER_MINUTE, Asking, LocalShare
 from edge_proxy.limiter.policy import Policies, compile_policy
@@ -114,8 +113,3 @@ def test_no_fields_without_a_policy_or_with_one_of_another_shape():
     verdict = ratelimit.Verdict(remaining=[1], reset_ms=[1])
     assert limit_lines(None, verdict, 0.0) == b""
     assert limit_lines(compile_policy(policy()), verdict, 0.0) == b""
-
-
-@given(st.integers(0, 1 << 62))
-def test_varint_is_what_protobuf_reads(value):
-    assert ratelimit.DecideRequest.FromString(b"\x08" + varint(value)).batch_id == value

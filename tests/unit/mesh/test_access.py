@@ -6,16 +6,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.options.v1 import access_pb2
 
+from contract.services import SERVICES
 from mesh.clock import ManualClock
 from mesh.ids import SequenceIds
 from mesh.rpc import access
 from mesh.rpc.access import Principal, PrincipalKind
-from mesh.rpc.client import SERVICE_DESCRIPTORS, service_config
+from mesh.rpc.client import service_config
 from mesh.rpc.errors import InvalidFields, Unavailable
 from mesh.rpc.tokens import PROCESS_TOKEN_SECONDS, SESSION_SECONDS, ProcessTokens, SessionSigner
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
-RULES = access.AccessRules(SERVICE_DESCRIPTORS.values())
+RULES = access.AccessRules(service.descriptor for service in SERVICES.values())
 LIST_KEYS = RULES.find("/tollway.auth.v1.AuthService/ListApiKeys")
 SECRET = "5" * 64
 
@@ -31,7 +32,7 @@ def person(role=access_pb2.ROLE_MEMBER, organization_id=OWN, platform_roles=()):
 
 
 def test_every_rpc_of_the_contract_has_a_rule():
-    for service in SERVICE_DESCRIPTORS.values():
+    for service in (each.descriptor for each in SERVICES.values()):
         for method in service.methods:
             assert RULES.find(f"/{service.full_name}/{method.name}").callers
 
@@ -209,7 +210,7 @@ async def test_auth_away_is_unavailable_not_refused(clock):
 
 def test_only_idempotent_unary_rpcs_are_retried():
     methods = {
-        entry["name"][0]["method"]: entry for entry in service_config(SERVICE_DESCRIPTORS["auth"])["methodConfig"]
+        entry["name"][0]["method"]: entry for entry in service_config(SERVICES["auth"].descriptor)["methodConfig"]
     }
     assert "retryPolicy" in methods["GetJwks"]
     assert "retryPolicy" not in methods["CreateSession"]

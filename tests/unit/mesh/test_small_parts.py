@@ -14,10 +14,11 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.util._once import Once
 
+from contract.services import SERVICES
 from mesh import config, observability
 from mesh.clock import ManualClock, SystemClock
 from mesh.database import sql
-from mesh.database.migrate import MIGRATIONS, SERVICES, MigrationError, discover
+from mesh.database.migrate import MIGRATIONS, MigrationError, discover
 from mesh.ids import LEAD_MS_MAX, RandomIds, SequenceIds
 from mesh.rpc import errors
 
