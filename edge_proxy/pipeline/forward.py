@@ -12,8 +12,8 @@ from typing import Final
 
 from edge_proxy.http1.client.connection import UpstreamConnection, UpstreamFailed
 from edge_proxy.http1.client.pool import Origin, Upstreams
-from edge_proxy.http1.server.body import ClientLeft
 from edge_proxy.http1.server.protocol import CONTINUE
+from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.answers import VIA
 from edge_proxy.pipeline.exchange import Exchange
@@ -45,7 +45,8 @@ class Forwarder:
             UpstreamTimedOut: It did not answer in time.
             UpstreamBusy: It has as many connections as it may have.
             ClientLeft: The client is gone.
-            Refused: The request's body is too large or malformed.
+            Refused: The request's body is too large.
+            Unacceptable: The request's body is malformed or too slow.
             JournalBroken: The event could not be written.
         """
         origin = self._upstreams.pick(route.upstream)
@@ -101,7 +102,7 @@ class Forwarder:
                 _check_size(exchange, route)
                 connection.write(frame(data, is_chunked=is_chunked, is_last=False))
                 await connection.drain()
-        except (Refused, ClientLeft) as error:
+        except (Refused, Unacceptable, ClientLeft) as error:
             connection.fail(error)
             return
         if is_chunked:

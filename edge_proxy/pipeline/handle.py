@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import structlog
 
 from edge_proxy.http1.client.connection import UpstreamBusy, UpstreamFailed, UpstreamTimedOut
-from edge_proxy.http1.server.body import ClientLeft
 from edge_proxy.http1.server.protocol import ClientConnection
+from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.admit import Admission
@@ -23,7 +23,7 @@ from edge_proxy.pipeline.authenticate import Authenticator
 from edge_proxy.pipeline.endings import Endings
 from edge_proxy.pipeline.exchange import Exchange, id_text
 from edge_proxy.pipeline.forward import Forwarder
-from edge_proxy.pipeline.problems import Refused
+from edge_proxy.pipeline.problems import Refused, refused_by_server
 from edge_proxy.pipeline.route import Router
 from edge_proxy.pipeline.tracing import span
 from edge_proxy.process.metrics import WorkerMetrics
@@ -97,9 +97,9 @@ class Pipeline:
                 exchange.duration_us / 1e6,
             )
 
-    def refuse_early(self, client: ClientConnection, refused: Refused) -> None:
+    def refuse_early(self, client: ClientConnection, unacceptable: Unacceptable) -> None:
         """Answer something that was not even a request."""
-        self._endings.refuse_early(client, refused, id_text(self._ids.uuid7_bytes()))
+        self._endings.refuse_early(client, refused_by_server(unacceptable), id_text(self._ids.uuid7_bytes()))
 
     def _begin(self, client: ClientConnection, head: RequestHead) -> Exchange:
         request_id = self._ids.uuid7_bytes()
@@ -114,6 +114,8 @@ class Pipeline:
             await self._pass_through(exchange)
         except Refused as refused:
             await endings.refuse(exchange, refused)
+        except Unacceptable as unacceptable:
+            await endings.refuse(exchange, refused_by_server(unacceptable))
         except (UpstreamFailed, UpstreamTimedOut, UpstreamBusy) as lost:
             await endings.upstream_lost(exchange, lost)
         except ClientLeft:

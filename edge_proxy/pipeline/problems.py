@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from edge_proxy.http1.server.refusal import RefusalStatus, Unacceptable
+
 SECURITY_HEADERS: Final = (
     b"X-Content-Type-Options: nosniff\r\n"
     b"X-Frame-Options: DENY\r\n"
@@ -116,6 +118,25 @@ class Refused(Exception):
         self.detail = detail
         self.headers = headers
         self.close = close
+
+
+_BY_STATUS: Final[dict[RefusalStatus, Problem]] = {
+    problem.status: problem  # type: ignore[misc]  # these are the statuses of RefusalStatus; a test compares them
+    for problem in (
+        BAD_REQUEST,
+        REQUEST_TIMEOUT,
+        TARGET_TOO_LONG,
+        EXPECTATION_FAILED,
+        HEAD_TOO_LARGE,
+        NOT_IMPLEMENTED,
+        VERSION_NOT_SUPPORTED,
+    )
+}
+
+
+def refused_by_server(error: Unacceptable) -> Refused:
+    """Return the refusal that says what the HTTP server found wrong."""
+    return Refused(_BY_STATUS[error.status], error.detail, close=True)
 
 
 def body_of(problem: Problem, detail: str, request_id: str) -> bytes:

@@ -27,6 +27,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from edge_proxy.config import EdgeSettings
 from edge_proxy.http1.client.pool import Upstreams
 from edge_proxy.http1.server.acceptor import Acceptor
+from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.http1.server.protocol import Server
 from edge_proxy.keys import snapshot
 from edge_proxy.keys.cache import KeyCache
@@ -76,9 +77,17 @@ class Worker:
         table: The routes file, compiled.
         routes_path: Where the routes in force are read from on reload.
         index: Which worker this is; the first one writes the key snapshot.
+        server_options: Patience with clients.
     """
 
-    def __init__(self, settings: EdgeSettings, table: RouteTable, routes_path: Path, index: int) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        table: RouteTable,
+        routes_path: Path,
+        index: int,
+        server_options: ServerOptions,
+    ) -> None:
         self._settings = settings
         self._routes_path = routes_path
         self._index = index
@@ -112,7 +121,7 @@ class Worker:
         self._upstreams.configure(dict(table.upstreams))
         self._router = Router(table)
         self._pipeline = self._wire(ids)
-        self.server = Server(self._pipeline.handle, self._pipeline.refuse_early)
+        self.server = Server(self._pipeline.handle, self._pipeline.refuse_early, server_options)
 
     def _wire(self, ids: RandomIds) -> Pipeline:
         """Put the steps of a request's way together."""
@@ -299,7 +308,7 @@ class Control:
 
 async def serve(settings: EdgeSettings, context: process.ProcessContext, options: argparse.Namespace) -> None:
     """Serve until told to stop, then drain."""
-    worker = Worker(settings, routes_file.read(options.routes), options.routes, options.index)
+    worker = Worker(settings, routes_file.read(options.routes), options.routes, options.index, ServerOptions())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, worker.reload)
     background = worker.start(context.tasks)
     acceptor = Acceptor(socket.socket(fileno=options.listen_fd), worker.server)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from edge_proxy.http1.server.body import ClientLeft
+from edge_proxy.http1.server.refusal import ClientLeft
 from edge_proxy.http1.server.request import HeadParser, RequestHead
 from edge_proxy.keys.grant import Grant, from_message
 from edge_proxy.pipeline.exchange import Exchange, id_text

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import httptools
 
-from edge_proxy.http1.server.body import ClientLeft
+from edge_proxy.http1.server.refusal import ClientLeft
 
 WAITING_BYTES_MAX: Final = 262_144
 HEADERS_MAX: Final = 200

@@ -1,12 +1,20 @@
-"""One client connection: bytes in, requests to the pipeline one at a time, answers out.
+"""One client connection: bytes in, requests to a handler one at a time, answers out.
 
 Framing is decided here and only here: a head ends at the first empty line, a body where its head said. Bytes that
 follow belong to the next request and wait, bounded, until the one before has been answered. Each connection is served
 by one task, so requests of a connection never overlap, and nothing is cancelled when a client leaves: whoever waits on
-its behalf is told through `when_left`, `RequestBody` or `drain`, and the pipeline still journals what happened.
+its behalf is told through `when_left`, `RequestBody` or `drain`, and the handler still finishes what it began.
+
+No client can hold the event loop. Heads are found by an offset that only moves forward; after `ANSWERS_PER_TURN_MAX`
+answers or `HEAD_BYTES_PER_TURN_MAX` bytes of heads the connection waits in `Turns`, and so does a body after
+`CHUNKS_PER_TURN_MAX` chunks. No client can fill the memory either: reading stops while more than
+`PIPELINED_BYTES_MAX` wait, and the next request is not looked at before the client has read its answers down to
+`ANSWER_BYTES_MAX`. `_mind_reading` is the one place that stops and resumes reading; every change of what waits ends
+there.
 
 Timeouts are deadlines on a coarse clock that one sweep for all connections compares, ten times a second: a timer per
-request would cost more than the request's parsing.
+request would cost more than the request's parsing. A connection has a deadline whenever it waits for its client, also
+while it closes.
 """
 
 from __future__ import annotations
@@ -19,30 +27,31 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
-from edge_proxy.http1.server.body import ClientLeft, RequestBody
+from edge_proxy.http1.server.body import RequestBody
+from edge_proxy.http1.server.options import ServerOptions
+from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.http1.server.request import HEAD_BYTES_MAX, HeadParser, RequestHead
-from edge_proxy.pipeline import problems
-from edge_proxy.pipeline.problems import Problem, Refused
+from edge_proxy.http1.server.turns import Turns
 
 PIPELINED_BYTES_MAX: Final = 65_536
-HEAD_TIMEOUT_SECONDS: Final = 10.0
-BODY_TIMEOUT_SECONDS: Final = 30.0
-WRITE_TIMEOUT_SECONDS: Final = 60.0
-KEEP_ALIVE_SECONDS: Final = 75.0
-DRAIN_IDLE_SECONDS: Final = 1.0
-LINGER_SECONDS: Final = 2.0
+ANSWER_BYTES_MAX: Final = 65_536
+ANSWERS_PER_TURN_MAX: Final = 16
+HEAD_BYTES_PER_TURN_MAX: Final = 65_536
+# Empty lines before a request line are skipped (RFC 9112 section 2.2); nobody needs many.
+EMPTY_LINES_MAX: Final = 4
 LINGER_BYTES_MAX: Final = 1 << 20
 SWEEP_SECONDS: Final = 0.1
 NEVER: Final = float("inf")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_HEAD_END: Final = b"\r\n\r\n"
 
-# An end that only a lenient reader would see: hand it to the parser now, which refuses it.
+# An end that only a lenient reader would see: refused now, because the strict end may never come.
 _LENIENT_END: Final = re.compile(rb"\n\r?\n")
 
 Handler = Callable[["ClientConnection", RequestHead], Awaitable[bool]]
-RefuseEarly = Callable[["ClientConnection", Refused], None]
+RefuseEarly = Callable[["ClientConnection", Unacceptable], None]
 
 
 class Server:
@@ -51,14 +60,18 @@ class Server:
     Args:
         handle: Answers one request; returns whether the connection goes on.
         refuse: Answers what was not even a request.
+        options: Patience and bounds.
     """
 
-    def __init__(self, handle: Handler, refuse: RefuseEarly) -> None:
+    def __init__(self, handle: Handler, refuse: RefuseEarly, options: ServerOptions | None = None) -> None:
         self.handle = handle
         self.refuse = refuse
+        self.options = options or ServerOptions()
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop)
+        self.heads = HeadParser()
         self.now = self.loop.time()
         self._empty = asyncio.Event()
         self._sweep_handle = self.loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -98,16 +111,22 @@ class ClientConnection(asyncio.Protocol):
     """The protocol of one client connection."""
 
     __slots__ = (
+        "_answers_this_turn",
         "_buffer",
         "_can_write",
         "_forwarded",
+        "_has_slow_head",
+        "_head_bytes_this_turn",
         "_head_waiter",
+        "_is_body_queued",
         "_is_reading",
         "_lingering_bytes",
-        "_parser",
+        "_scanned",
         "_server",
+        "_start",
         "_task",
         "_transport",
+        "_waited_seconds",
         "body",
         "deadline",
         "is_gone",
@@ -118,14 +137,21 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._parser = HeadParser()
+        # What came and belongs to nobody yet: `_buffer[_start:]`; the head's end is not before `_scanned`.
         self._buffer = b""
+        self._start = 0
+        self._scanned = 0
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._task: asyncio.Task[None] | None = None
         self._head_waiter: asyncio.Future[None] | None = None
+        self._has_slow_head = False
         self._can_write: asyncio.Future[None] | None = None
         self._is_reading = True
+        self._is_body_queued = False
+        self._answers_this_turn = 0
+        self._head_bytes_this_turn = 0
         self._lingering_bytes: int | None = None
+        self._waited_seconds = 0.0
         self._forwarded = ("", b"")
         self.body: RequestBody | None = None
         self.deadline = NEVER
@@ -140,38 +166,41 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start serving."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=ANSWER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
         self._server.connections.add(self)
-        self.deadline = self._server.now + HEAD_TIMEOUT_SECONDS
+        self.deadline = self._server.now + self._server.options.head_timeout_seconds
         self._task = self._server.loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
-        """Give bytes to the body that is being read, else keep them for the next head."""
-        body = self.body
-        if body is not None and not body.is_complete:
-            data = self._feed_body(body, data)
-            if not data:
-                return
+        """Keep the bytes and let whoever waits for them have a look."""
         if self._lingering_bytes is not None:
             self._discard(len(data))
             return
-        self._buffer = self._buffer + data if self._buffer else data
-        waiter = self._head_waiter
-        if waiter is not None:
-            if not waiter.done():
-                waiter.set_result(None)
-        elif len(self._buffer) > PIPELINED_BYTES_MAX:
-            self._pause()
+        if self._start < len(self._buffer):
+            self._scanned -= self._start
+            self._buffer = self._buffer[self._start :] + data
+        else:
+            self._scanned = 0
+            self._buffer = data
+        self._start = 0
+        if self.body is not None and not self.body.is_complete:
+            if not self._is_body_queued:
+                self._feed_body(self.body)
+        else:
+            self._wake_head()
+        self._mind_reading()
 
     def eof_received(self) -> bool:
         """Treat a half-closed connection as left: who does not listen for an answer does not pay for one."""
         return False
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - why it went does not matter
-        """Tell everyone who waits on the client's behalf."""
+        """Tell everyone who waits on the client's behalf, and let go of its bytes."""
         self.is_gone = True
         self._server.forget(self)
+        self._drop_input()
         if self.body is not None:
             self.body.fail(ClientLeft())
         for waiter in (self._head_waiter, self._can_write):
@@ -181,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
             self.when_left()
 
     def pause_writing(self) -> None:
-        """Remember that the client reads slower than the upstream answers."""
+        """Remember that the client reads slower than it is answered."""
         self._can_write = self._server.loop.create_future()
 
     def resume_writing(self) -> None:
@@ -190,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # What the pipeline calls.
+    # What the handler calls.
 
     def keeps_alive(self, head: RequestHead) -> bool:
         """Tell whether the connection can serve another request after this one's answer."""
@@ -205,29 +234,39 @@ class ClientConnection(asyncio.Protocol):
         """Wait until the client has read enough.
 
         Raises:
-            ClientLeft: It closed the connection.
+            ClientLeft: It closed the connection, or did not read for too long.
         """
         if self._can_write is not None:
-            self.deadline = self._server.now + WRITE_TIMEOUT_SECONDS
+            self.deadline = self._server.now + self._server.options.write_timeout_seconds
             await self._can_write
             self.deadline = NEVER
         if self.is_gone:
             raise ClientLeft
 
     async def read_body(self) -> bytes:
-        """Return the next bytes of the request's body, or none at its end."""
+        """Return the next bytes of the request's body, or none at its end.
+
+        Raises:
+            ClientLeft: The client closed the connection inside its body.
+            Unacceptable: The framing is broken, or the body came too slowly.
+        """
         body = self.body
         if body is None:
             return b""
-        self.deadline = self._server.now + BODY_TIMEOUT_SECONDS
+        server, options = self._server, self._server.options
+        started = server.now
+        # Only waiting for the client counts: a body that the upstream takes slowly is nobody's drip.
+        earned = options.body_idle_seconds + body.size / options.body_bytes_per_second_min - self._waited_seconds
+        self.deadline = started + min(options.body_idle_seconds, earned)
         try:
             return await body.read()
         finally:
             self.deadline = NEVER
+            self._waited_seconds += server.now - started
 
     def abort(self) -> None:
         """Reset the connection: an answer that broke off must not look whole."""
-        if not self._transport.is_closing():
+        if not self.is_gone:
             # Without this the kernel says FIN, which ends an answer without a length as if it were whole.
             with contextlib.suppress(OSError):
                 self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
@@ -249,105 +288,182 @@ class ClientConnection(asyncio.Protocol):
 
     def time_out(self) -> None:
         """End what has waited too long: politely where the client can still be told."""
-        if self._lingering_bytes is not None or self._can_write is not None:
+        if self._lingering_bytes is not None or self._can_write is not None or self._transport.is_closing():
             self.abort()
         elif self.body is not None and not self.body.is_complete:
             self.deadline = NEVER
-            self.body.fail(Refused(problems.REQUEST_TIMEOUT, close=True))
-        elif self._buffer:
-            self._refuse(problems.REQUEST_TIMEOUT)
+            self.body.fail(Unacceptable(408, "The request's body did not arrive in time."))
+        elif self._head_waiter is not None and self._start < len(self._buffer):
+            self._has_slow_head = True
+            self._wake_head()
         else:
             self._transport.close()
 
     def drain_idle(self) -> None:
         """Close soon where nothing is going on; a request that is already on its way still gets its answer."""
-        if self._head_waiter is not None and not self._buffer:
-            self.deadline = min(self.deadline, self._server.now + DRAIN_IDLE_SECONDS)
+        if self._head_waiter is not None and self._start == len(self._buffer):
+            self.deadline = min(self.deadline, self._server.now + self._server.options.drain_idle_seconds)
+
+    # One request after the other.
 
     async def _serve(self) -> None:
+        server = self._server
         try:
             while (head := await self._next_head()) is not None:
-                if not await self._server.handle(self, head):
+                if not await server.handle(self, head):
                     break
                 self.body = None
-                self.deadline = self._server.now + (
-                    DRAIN_IDLE_SECONDS if self._server.is_draining else KEEP_ALIVE_SECONDS
+                self._waited_seconds = 0.0
+                await self._share_turn()
+                self.deadline = server.now + (
+                    server.options.drain_idle_seconds if server.is_draining else server.options.keep_alive_seconds
                 )
-        except Refused as refused:
-            self._server.refuse(self, refused)
+        except Unacceptable as refused:
+            self._drop_input()
+            server.refuse(self, refused)
+            self._linger()
         finally:
             self.close()
 
+    async def _share_turn(self) -> None:
+        """Wait for a client that does not read its answers, and for everybody else after a turn's worth of them."""
+        if self._can_write is not None:
+            with contextlib.suppress(ClientLeft):
+                await self.drain()
+        self._answers_this_turn += 1
+        if self._answers_this_turn >= ANSWERS_PER_TURN_MAX or self._head_bytes_this_turn >= HEAD_BYTES_PER_TURN_MAX:
+            self._answers_this_turn = self._head_bytes_this_turn = 0
+            await self._server.turns.wait()
+
     async def _next_head(self) -> RequestHead | None:
+        server = self._server
+        is_begun = False
         while not self.is_gone:
             raw = self._take_head()
             if raw is not None:
                 self.deadline = NEVER
-                head = self._parser.parse(raw)
+                self._head_bytes_this_turn += len(raw)
+                head = server.heads.parse(raw)
                 if head.has_body:
                     self._start_body(head)
                 return head
-            self._head_waiter = self._server.loop.create_future()
+            if self._has_slow_head:
+                raise Unacceptable(408, "The request's head did not arrive in time.")
+            if not is_begun and self._start < len(self._buffer):
+                is_begun = True
+                self.deadline = server.now + server.options.head_timeout_seconds
+            self._answers_this_turn = self._head_bytes_this_turn = 0
+            self._head_waiter = server.loop.create_future()
+            self._mind_reading()
             await self._head_waiter
             self._head_waiter = None
-            self.deadline = min(self.deadline, self._server.now + HEAD_TIMEOUT_SECONDS)
         return None
 
     def _take_head(self) -> bytes | None:
-        buffer = self._buffer
-        if buffer[:1] in b"\r\n" and buffer:
-            # Empty lines before a request line are skipped (RFC 9112 section 2.2).
-            buffer = self._buffer = buffer.lstrip(b"\r\n")
-        end = buffer.find(b"\r\n\r\n")
+        buffer, start = self._buffer, self._start
+        if buffer.startswith((b"\r", b"\n"), start):
+            start = self._skip_empty_lines()
+        end = buffer.find(_HEAD_END, max(start, self._scanned - 3), start + HEAD_BYTES_MAX)
         if end < 0:
-            if len(buffer) > HEAD_BYTES_MAX:
-                raise Refused(problems.HEAD_TOO_LARGE, close=True)
-            if buffer and _LENIENT_END.search(buffer):
-                raise Refused(problems.BAD_REQUEST, "Lines must end with CR and LF.", close=True)
-            self._resume()
+            if len(buffer) - start >= HEAD_BYTES_MAX:
+                raise Unacceptable(431)
+            if _LENIENT_END.search(buffer, max(start, self._scanned - 2)):
+                raise Unacceptable(400, "Lines must end with CR and LF.")
+            self._scanned = len(buffer)
             return None
         end += 4
-        if end > HEAD_BYTES_MAX:
-            raise Refused(problems.HEAD_TOO_LARGE, close=True)
         if end == len(buffer):
-            self._buffer = b""
-            return buffer
-        self._buffer = buffer[end:]
-        return buffer[:end]
+            self._drop_input()
+        else:
+            self._start = self._scanned = end
+        return buffer if not start and end == len(buffer) else buffer[start:end]
+
+    def _skip_empty_lines(self) -> int:
+        buffer, start = self._buffer, self._start
+        for _ in range(EMPTY_LINES_MAX):
+            if not buffer.startswith(b"\r\n", start):
+                break
+            start += 2
+        rest = buffer[start : start + 2]
+        if rest[:1] == b"\n" or (rest[:1] == b"\r" and rest != b"\r"):
+            raise Unacceptable(400, "There must be a request line.")
+        self._start = start
+        return start
+
+    def _drop_input(self) -> None:
+        self._buffer = b""
+        self._start = self._scanned = 0
+
+    # The body that is being read.
 
     def _start_body(self, head: RequestHead) -> None:
-        body = self.body = RequestBody(None if head.is_chunked else head.content_length, self._resume)
-        rest, self._buffer = self._buffer, b""
-        if rest:
-            self._buffer = body.feed(rest)
+        self.body = RequestBody(None if head.is_chunked else head.content_length, self._body_taken)
+        if self._start < len(self._buffer):
+            self._feed_body(self.body)
+        self._mind_reading()
 
-    def _feed_body(self, body: RequestBody, data: bytes) -> bytes:
-        if self._lingering_bytes is not None:
-            self._discard(len(data))
-            return b""
-        self.deadline = self._server.now + BODY_TIMEOUT_SECONDS if self.deadline != NEVER else NEVER
-        try:
-            data = body.feed(data)
-        except Refused as refused:
-            body.fail(refused)
-            return b""
-        if body.is_full:
-            self._pause()
-        return data
+    def _feed_body(self, body: RequestBody) -> None:
+        start = len(self._buffer) if body.has_failed else body.feed(self._buffer, self._start)
+        if start == len(self._buffer):
+            self._drop_input()
+            return
+        self._start = self._scanned = start
+        if body.is_out_of_turn:
+            self._queue_body()
+
+    def _body_taken(self) -> None:
+        if self._start < len(self._buffer) and self.body is not None and not self.body.is_complete:
+            self._queue_body()
+        self._mind_reading()
+
+    def _queue_body(self) -> None:
+        if not self._is_body_queued:
+            self._is_body_queued = True
+            self._server.turns.call(self._continue_body)
+
+    def _continue_body(self) -> None:
+        self._is_body_queued = False
+        body = self.body
+        if body is not None and not body.is_complete and self._start < len(self._buffer):
+            self._feed_body(body)
+            self._mind_reading()
+
+    # Reading and closing.
+
+    def _mind_reading(self) -> None:
+        """Read from the socket if and only if there is room for what comes."""
+        body = self.body
+        has_room = len(self._buffer) - self._start <= PIPELINED_BYTES_MAX and (
+            body is None or body.is_complete or not body.is_full
+        )
+        wants = has_room or self._lingering_bytes is not None
+        if wants != self._is_reading and not self._transport.is_closing():
+            self._is_reading = wants
+            if wants:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def close(self) -> None:
-        """Close after everything written has been sent.
+        """Close after everything written has been sent, or after a bounded wait for the client to read it."""
+        if self._transport.is_closing() or self._lingering_bytes is not None:
+            return
+        if (self.body is not None and not self.body.is_complete) or self._start < len(self._buffer):
+            self._linger()
+            return
+        self.deadline = self._server.now + self._server.options.write_timeout_seconds
+        self._transport.close()
 
-        Unread bytes are discarded for a moment, so that no reset overtakes the answer (RFC 9112 section 9.6).
-        """
+    def _linger(self) -> None:
+        """Say the end, and drop unread bytes for a moment: no reset may overtake the answer (RFC 9112 section 9.6)."""
         if self._transport.is_closing():
             return
-        if self.body is None or self.body.is_complete:
-            self._transport.close()
-            return
-        self._lingering_bytes = 0
-        self.deadline = self._server.now + LINGER_SECONDS
-        self._resume()
+        self._lingering_bytes = len(self._buffer) - self._start
+        self._drop_input()
+        options = self._server.options
+        has_unsent = self._transport.get_write_buffer_size() > 0
+        self.deadline = self._server.now + (options.write_timeout_seconds if has_unsent else options.linger_seconds)
+        self._mind_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -356,16 +472,7 @@ class ClientConnection(asyncio.Protocol):
         if self._lingering_bytes > LINGER_BYTES_MAX:
             self.abort()
 
-    def _refuse(self, problem: Problem) -> None:
-        self._server.refuse(self, Refused(problem, close=True))
-        self._transport.close()
-
-    def _pause(self) -> None:
-        if self._is_reading and not self._transport.is_closing():
-            self._is_reading = False
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if not self._is_reading and not self._transport.is_closing():
-            self._is_reading = True
-            self._transport.resume_reading()
+    def _wake_head(self) -> None:
+        waiter = self._head_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -14,8 +14,7 @@ from typing import Final
 
 import httptools
 
-from edge_proxy.pipeline import problems
-from edge_proxy.pipeline.problems import Refused
+from edge_proxy.http1.server.refusal import Unacceptable
 
 HEAD_BYTES_MAX: Final = 32_768
 TARGET_BYTES_MAX: Final = 8_192
@@ -102,12 +101,15 @@ class RequestHead:
 
 
 class HeadParser:
-    """Turns the bytes of one head into a `RequestHead`. One per connection; not for concurrent use."""
+    """Turns the bytes of one head into a `RequestHead`.
+
+    Heads are parsed whole and synchronously, so all connections share one. The C parser is a new one for each head,
+    which takes half a microsecond: it keeps state behind a message, such as a last one or a body to come.
+    """
 
     def __init__(self) -> None:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._parser = httptools.HttpRequestParser(self)
 
     def on_url(self, target: bytes) -> None:
         """Take the request's target; called by the C parser."""
@@ -121,31 +123,27 @@ class HeadParser:
         """Read a complete head, its empty line included.
 
         Raises:
-            Refused: It is malformed or ambiguous; the connection cannot be used any further.
+            Unacceptable: It is malformed or ambiguous; the connection cannot be used any further.
         """
         self._target = b""
         fields: list[tuple[bytes, bytes]] = []
         self._fields = fields
-        parser = self._parser
+        parser = httptools.HttpRequestParser(self)
         try:
             parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
-            # Offers to upgrade may be ignored (RFC 9110 section 7.8), and framing is ours anyway.
-            self._parser = httptools.HttpRequestParser(self)
+            # Offers to upgrade may be ignored (RFC 9110 section 7.8).
+            pass
         except httptools.HttpParserInvalidMethodError:
-            raise Refused(problems.NOT_IMPLEMENTED, "The method is not known.", close=True) from None
+            raise Unacceptable(501, "The method is not known.") from None
         except httptools.HttpParserError as error:
-            raise Refused(problems.BAD_REQUEST, f"{error}.", close=True) from None
+            raise Unacceptable(400, f"{error}.") from None
         version = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
-            raise Refused(problems.VERSION_NOT_SUPPORTED, close=True)
+            raise Unacceptable(505)
         if len(fields) > HEADERS_MAX:
-            raise Refused(problems.HEAD_TOO_LARGE, f"At most {HEADERS_MAX} fields.", close=True)
-        head = _Reading(fields, is_11=version == "1.1").to_head(parser.get_method().decode("ascii"), self._target)
-        if head.has_body:
-            # This parser now waits for a body that it will never be shown.
-            self._parser = httptools.HttpRequestParser(self)
-        return head
+            raise Unacceptable(431, f"At most {HEADERS_MAX} fields.")
+        return _Reading(fields, is_11=version == "1.1").to_head(parser.get_method().decode("ascii"), self._target)
 
 
 class _Reading:
@@ -163,7 +161,7 @@ class _Reading:
             if lower in _DECISIVE:
                 found.setdefault(lower, []).append(value)
             elif b"_" in lower:
-                raise Refused(problems.BAD_REQUEST, "Field names with an underscore are refused.", close=True)
+                raise Unacceptable(400, "Field names with an underscore are refused.")
             elif lower not in _DROPPED and not lower.startswith(_INTERNAL_PREFIX):
                 kept.append((lower, b"%b: %b\r\n" % (name, value)))
 
@@ -201,14 +199,14 @@ class _Reading:
     def _host(self, authority: bytes | None) -> str:
         hosts = self._found.get(b"host", _NONE)
         if len(hosts) > 1 or (not hosts and self.is_11):
-            raise Refused(problems.BAD_REQUEST, "There must be exactly one Host field.", close=True)
+            raise Unacceptable(400, "There must be exactly one Host field.")
         if not hosts:
             return (authority or b"").decode("ascii").lower()
         host = hosts[0]
         if not _HOST.fullmatch(host):
-            raise Refused(problems.BAD_REQUEST, "The Host field is not host[:port].", close=True)
+            raise Unacceptable(400, "The Host field is not host[:port].")
         if authority is not None and authority.lower() != host.lower():
-            raise Refused(problems.BAD_REQUEST, "Host and target name different hosts.", close=True)
+            raise Unacceptable(400, "Host and target name different hosts.")
         return host.decode("ascii").lower()
 
     def _traceparent(self) -> str | None:
@@ -220,45 +218,45 @@ class _Reading:
     def _is_chunked(self) -> bool:
         codings = self._found[b"transfer-encoding"]
         if not self.is_11 or b"content-length" in self._found or len(codings) > 1:
-            raise Refused(problems.BAD_REQUEST, "The body is framed in more than one way.", close=True)
+            raise Unacceptable(400, "The body is framed in more than one way.")
         if codings[0].lower() != b"chunked":
-            raise Refused(problems.NOT_IMPLEMENTED, "The only transfer coding is chunked.", close=True)
+            raise Unacceptable(501, "The only transfer coding is chunked.")
         return True
 
     def _content_length(self) -> int:
         values = self._found[b"content-length"]
         if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 15:
-            raise Refused(problems.BAD_REQUEST, "Content-Length is not one number.", close=True)
+            raise Unacceptable(400, "Content-Length is not one number.")
         return int(values[0])
 
     def _expects_continue(self) -> bool:
         values = self._found[b"expect"]
         if len(values) > 1 or values[0].lower() != b"100-continue":
-            raise Refused(problems.EXPECTATION_FAILED, close=True)
+            raise Unacceptable(417)
         return self.is_11
 
 
 def _split_target(method: str, target: bytes) -> tuple[str, bytes, bytes | None]:
     """Return path, query with its `?`, and the authority of an absolute-form target (RFC 9112 section 3.2)."""
     if len(target) > TARGET_BYTES_MAX:
-        raise Refused(problems.TARGET_TOO_LONG, close=True)
+        raise Unacceptable(414)
     authority = None
     if not target.startswith(b"/"):
         authority, target = _absolute_form(method, target)
     path, question, query = target.partition(b"?")
     if _AMBIGUOUS_PATH.search(path):
-        raise Refused(problems.BAD_REQUEST, "The path can be read in more than one way.", close=True)
+        raise Unacceptable(400, "The path can be read in more than one way.")
     if query and _BAD_QUERY.search(query):
-        raise Refused(problems.BAD_REQUEST, "The query has characters that must be encoded.", close=True)
+        raise Unacceptable(400, "The query has characters that must be encoded.")
     return path.decode("ascii"), question + query, authority
 
 
 def _absolute_form(method: str, target: bytes) -> tuple[bytes, bytes]:
     scheme, separator, rest = target.partition(b"://")
     if method == "CONNECT" or not separator or scheme.lower() not in {b"http", b"https"}:
-        raise Refused(problems.BAD_REQUEST, "The target must start with a slash.", close=True)
+        raise Unacceptable(400, "The target must start with a slash.")
     end = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
     authority, target = rest[:end], rest[end:]
     if not _HOST.fullmatch(authority):
-        raise Refused(problems.BAD_REQUEST, "The target's authority is not host[:port].", close=True)
+        raise Unacceptable(400, "The target's authority is not host[:port].")
     return authority, target if target.startswith(b"/") else b"/" + target

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from edge_proxy.config import EdgeSettings
+from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.process.worker import Acceptor, Worker
 from edge_proxy.routing import file as routes_file
 from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, grant, key
@@ -62,6 +63,7 @@ class Edge:
     key: str
     data_dir: Path
     changes: dict[str, Any]
+    server_options: ServerOptions
     routes: str = ROUTES
     port: int = 0
     worker: Worker = field(init=False)
@@ -88,7 +90,7 @@ class Edge:
         )
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         table = routes_file.parse(self.routes, {"TOLLWAY_UPSTREAM_URL": self.upstream.url})
-        self.worker = Worker(settings, table, path, 0)
+        self.worker = Worker(settings, table, path, 0, self.server_options)
         self._background = self.worker.start(tasks)
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
@@ -154,14 +156,20 @@ def parse_answer(raw: bytes) -> Answer:
 
 
 @pytest.fixture
-async def surroundings(tmp_path: Path) -> AsyncIterator[Edge]:
+def server_options() -> ServerOptions:
+    """What a test file overrides that has less patience."""
+    return ServerOptions()
+
+
+@pytest.fixture
+async def surroundings(tmp_path: Path, server_options: ServerOptions) -> AsyncIterator[Edge]:
     """Everything but the worker."""
     backend, upstream = Backend(), FakeUpstream()
     await backend.start()
     await upstream.start()
     secret = key()
     backend.auth.add(grant(secret))
-    yield Edge(backend, upstream, secret, tmp_path, {})
+    yield Edge(backend, upstream, secret, tmp_path, {}, server_options)
     await upstream.stop()
     await backend.stop()
 

@@ -5,17 +5,19 @@ import asyncio
 import pytest
 import uvloop
 
-from edge_proxy.http1.server import protocol
+from edge_proxy.http1.server.options import ServerOptions
 from tests.support.edge_fakes import answer
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(protocol, "BODY_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(protocol, "KEEP_ALIVE_SECONDS", 0.3)
-    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.2)
+@pytest.fixture
+def server_options():
+    return ServerOptions(
+        head_timeout_seconds=0.3,
+        body_idle_seconds=0.3,
+        keep_alive_seconds=0.3,
+        write_timeout_seconds=0.5,
+        linger_seconds=0.2,
+    )
 
 
 async def test_the_tests_run_on_the_loop_of_production(edge):
