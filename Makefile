@@ -1,7 +1,7 @@
 # Tollway. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos clean
+.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,6 +37,9 @@ test: setup ## Everything that needs only Python and wheels, with the coverage g
 
 test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest tests/integration tests/e2e -m full --durations=10 $(ARGS)
+
+mutants: setup ## Break each law of tests/mutants.toml: its tests must notice. ARGS="--sample 10 --seed …"
+	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 chaos: setup ## Kill, hang and cut at length, then count (minutes)
 	@$(BIN)/python -m pytest tests/chaos -s --durations=10 $(ARGS)

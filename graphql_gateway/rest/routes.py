@@ -42,12 +42,14 @@ class Route:
 
 def services() -> list[ServiceDescriptor]:
     """Return every service below `tollway`, by name: all generated `*_service_pb2` modules are imported."""
-    found: list[ServiceDescriptor] = []
-    for root in map(Path, tollway.__path__):
-        # `pkgutil` does not look into folders without an `__init__.py`, which generated packages are.
-        for path in sorted(root.rglob(f"*{_SERVICE_MODULE_SUFFIX}.py")):
-            name = ".".join((tollway.__name__, *path.relative_to(root).with_suffix("").parts))
-            found.extend(importlib.import_module(name).DESCRIPTOR.services_by_name.values())
+    # `pkgutil` does not look into folders without an `__init__.py`, which generated packages are. Such a package has as
+    # many paths as the import path leads to it, and the same module may lie on several.
+    names = {
+        ".".join((tollway.__name__, *path.relative_to(root).with_suffix("").parts))
+        for root in map(Path, tollway.__path__)
+        for path in root.rglob(f"*{_SERVICE_MODULE_SUFFIX}.py")
+    }
+    found = [each for name in names for each in importlib.import_module(name).DESCRIPTOR.services_by_name.values()]
     return sorted(found, key=lambda service: str(service.full_name))
 
 

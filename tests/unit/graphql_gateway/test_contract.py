@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tollway
 from graphql import build_schema as parse_schema
 from tollway.options.v1 import access_pb2
 
@@ -69,3 +70,9 @@ def test_the_field_that_offers_an_rpc_exists(path: str) -> None:
 def test_the_schema_in_the_repository_is_the_one_that_is_served() -> None:
     kept = (ROOT / "graphql_gateway" / "schema.graphql").read_text()
     assert kept == schema_text(), "run python -m graphql_gateway.graph.schema > graphql_gateway/schema.graphql"
+
+
+def test_a_service_that_lies_on_the_import_path_twice_is_served_once(monkeypatch):
+    monkeypatch.setattr(tollway, "__path__", [*tollway.__path__, *tollway.__path__])
+    names = [service.full_name for service in services()]
+    assert len(names) == len(set(names))
