@@ -31,6 +31,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from bench import machine
 from bench.report import Figure, write
 from cli.stack.ports import free_ports
+from cli.stack.secrets import load as load_secrets
 from mesh.config import ProcessSettings
 from mesh.rpc.client import Clients
 
@@ -143,8 +144,7 @@ def tollway(folder: Path, upstream_port: int) -> Iterator[tuple[dict[str, Any], 
                 sys.exit(f"the stack did not start:\n{(folder / 'stack.log').read_text(encoding='utf-8')}")
             time.sleep(0.1)
         stack = json.loads((data / "stack.json").read_text(encoding="utf-8"))
-        secrets = json.loads((data / "secrets.json").read_text(encoding="utf-8"))
-        stack["process_secret"] = secrets["process_secret"]
+        stack["process_fields"] = load_secrets(data / "secrets.json").process_fields("cli")
         supervisor = psutil.Process(child.pid)
         processes = [supervisor, *supervisor.children(recursive=True)]
         for process in processes:
@@ -158,9 +158,7 @@ def tollway(folder: Path, upstream_port: int) -> Iterator[tuple[dict[str, Any], 
 
 async def lift_limits(stack: dict[str, Any], organization_id: str) -> None:
     """Give an organization limits that the load does not reach; they are checked all the same."""
-    settings = ProcessSettings(
-        process_secret=stack["process_secret"], ratelimit_address=stack["services"]["ratelimit"]["address"]
-    )
+    settings = ProcessSettings(**stack["process_fields"], ratelimit_address=stack["services"]["ratelimit"]["address"])
     clients = Clients(settings, process="cli")
     windows = [
         ratelimit.Window(

@@ -80,7 +80,7 @@ def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
     try:
         done = subprocess.run(
             [*PYTHON, "cli.subscriptions"],
-            env={**inherited_environment(), **where, "TOLLWAY_PROCESS_SECRET": secrets.process_secret},
+            env={**inherited_environment(), **where, **secrets.process_environment("cli")},
             capture_output=True,
             text=True,
             check=False,

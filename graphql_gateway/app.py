@@ -26,7 +26,7 @@ from graphql_gateway.sign_ins import SignIns
 from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource
-from mesh.rpc.tokens import ProcessTokens
+from mesh.rpc.process_tokens import ProcessTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +63,13 @@ def build_gateway(
     channels = Channels(settings, described)
     limits = settings.admission_limits()
     admission = Admission(limits, monotonic=monotonic)
-    secret = settings.process_secret.get_secret_value()
-    tokens = ProcessTokens(secret=secret, process="graphql_gateway", clock=SystemClock())
+    tokens = ProcessTokens(seed=settings.process_seed, process="graphql_gateway", clock=SystemClock())
     calls = Calls(
         channels,
         admission=admission,
         sign_ins=SignIns(limits, monotonic=monotonic),
         ids=ids,
-        vouch=lambda address: vouched_address(tokens, address),
+        vouch=lambda address, service: vouched_address(tokens, address, service),
         monotonic=monotonic,
     )
     health = HealthView(service_checks(channels.all()), monotonic=monotonic)

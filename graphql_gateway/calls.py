@@ -117,7 +117,7 @@ class Calls:
         admission: How many changes a caller may make.
         sign_ins: How often anyone may guess.
         ids: Where idempotency keys come from.
-        vouch: Returns metadata that names the caller's address where a call has no credentials.
+        vouch: Returns metadata that names the caller's address to a service where a call has no credentials.
         monotonic: Seconds that never go back.
     """
 
@@ -128,7 +128,7 @@ class Calls:
         admission: Admission,
         sign_ins: SignIns,
         ids: IdSource,
-        vouch: Callable[[str], Metadata] = lambda _address: (),
+        vouch: Callable[[str, str], Metadata] = lambda _address, _service: (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vouch = vouch
@@ -176,7 +176,7 @@ class Calls:
 
     def _metadata(self, rpc: Rpc[Any, Any], scope: RequestScope) -> Metadata:
         if rpc.anyone:
-            return self._vouch(scope.address)
+            return self._vouch(scope.address, service_name(rpc.descriptor.containing_service))
         if scope.identity.kind is IdentityKind.REFUSED:
             raise Failure.of(CredentialsInvalid())
         return (("authorization", scope.authorization),) if scope.authorization else ()

@@ -12,31 +12,32 @@ from typing import Any, Final
 
 import jwt
 
-from mesh.rpc.tokens import ProcessTokens, read_process_token
+from mesh.rpc.process_tokens import ProcessKeys, ProcessTokens, read_process_token
 
 CLIENT_ADDRESS: Final = "x-tollway-client-address"
 VOUCHED_BY: Final = "x-tollway-vouched-by"
 _BEARER: Final = "Bearer "
 
 
-def vouched_address(tokens: ProcessTokens, address: str) -> tuple[tuple[str, str], ...]:
-    """Return metadata that tells whom a call is made for."""
-    return (CLIENT_ADDRESS, address), (VOUCHED_BY, tokens.bearer())
+def vouched_address(tokens: ProcessTokens, address: str, service: str) -> tuple[tuple[str, str], ...]:
+    """Return metadata that tells a service whom a call is made for."""
+    return (CLIENT_ADDRESS, address), (VOUCHED_BY, tokens.bearer(service))
 
 
-def client_address(metadata: Mapping[str, Any], peer: str, process_secret: str) -> str:
+def client_address(metadata: Mapping[str, Any], peer: str, keys: ProcessKeys, service: str) -> str:
     """Return whom a call comes from: the address that a process of ours vouches for, else the peer's.
 
     Args:
         metadata: Of the call.
         peer: gRPC's name of the other end, for example `ipv4:192.0.2.1:50000`.
-        process_secret: The installation's process secret.
+        keys: The public keys of all processes.
+        service: The service that was called.
     """
     address, token = str(metadata.get(CLIENT_ADDRESS, "")), str(metadata.get(VOUCHED_BY, ""))
     if address and token:
         try:
-            read_process_token(token.removeprefix(_BEARER), process_secret)
-        except jwt.InvalidTokenError:
+            read_process_token(token.removeprefix(_BEARER), keys, service)
+        except (jwt.InvalidTokenError, KeyError):
             return peer.rpartition(":")[0]
         return address
     return peer.rpartition(":")[0]

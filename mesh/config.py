@@ -7,17 +7,95 @@ variable: its name, what is wrong, never its value) and ends the process with st
 from __future__ import annotations
 
 import sys
-from typing import Annotated, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.services import AUTH, BILLING, METERING, NOTIFICATION, RATELIMIT
+from mesh.rpc.process_tokens import ProcessKeys
 
 Settings = TypeVar("Settings", bound="ProcessSettings")
 
 ENV_PREFIX = "TOLLWAY_"
-KEY_BYTES = 32
+KEY_BYTES: Final = 32
+DIFFERENT_BYTES_MIN: Final = 8
+LOCAL: Final = "local"
+
+
+def hex_key(text: str) -> bytes:
+    """Read a key of `KEY_BYTES` bytes in hex.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in hex")
+    return key
+
+
+def versioned_keys(text: str) -> dict[int, bytes]:
+    """Read keys of the form `1:<64 hex>,2:<64 hex>`; the highest version is the one for new work.
+
+    Raises:
+        ValueError: A part has another form, or a version comes twice.
+    """
+    keys: dict[int, bytes] = {}
+    for part in text.split(","):
+        version, separator, value = part.strip().partition(":")
+        if not separator or not version.isdecimal():
+            raise ValueError("keys have the form version:hex, separated by commas")
+        if int(version) in keys:
+            raise ValueError(f"version {version} comes twice")
+        keys[int(version)] = hex_key(value)
+    return keys
+
+
+def named_keys(text: str) -> list[tuple[str, bytes]]:
+    """Read keys of the form `auth:<64 hex>,edge_proxy:<64 hex>`; a name may come several times.
+
+    Raises:
+        ValueError: A part has another form.
+    """
+    keys = []
+    for part in text.split(","):
+        name, separator, value = part.strip().partition(":")
+        if not separator or not name:
+            raise ValueError("keys have the form name:hex, separated by commas")
+        keys.append((name, hex_key(value)))
+    return keys
+
+
+def _refuse_weak(key: bytes, info: ValidationInfo) -> None:
+    """Refuse what nobody draws at random: 32 random bytes have fewer than 8 different values once in 10^30 years."""
+    if info.data.get("environment") != LOCAL and len(set(key)) < DIFFERENT_BYTES_MIN:
+        raise ValueError("is a sample, not a secret: draw 32 random bytes (openssl rand -hex 32)")
+
+
+def _check_hex_key(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    _refuse_weak(hex_key(value.get_secret_value()), info)
+    return value
+
+
+def _check_versioned_keys(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    for key in versioned_keys(value.get_secret_value()).values():
+        _refuse_weak(key, info)
+    return value
+
+
+def _check_named_keys(value: str) -> str:
+    ProcessKeys(named_keys(value))
+    return value
+
+
+HexKey = Annotated[SecretStr, AfterValidator(_check_hex_key)]
+"""The type of a setting that `hex_key` can read."""
+VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
+"""The type of a setting that `versioned_keys` can read."""
 
 
 class ProcessSettings(BaseSettings):
@@ -28,13 +106,24 @@ class ProcessSettings(BaseSettings):
     environment: Literal["local", "production"] = "local"
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["json", "console"] = "json"
-    process_secret: SecretStr
+    process_key: HexKey
+    process_public_keys: Annotated[str, AfterValidator(_check_named_keys)]
     auth_address: str = AUTH.address
     ratelimit_address: str = RATELIMIT.address
     metering_address: str = METERING.address
     billing_address: str = BILLING.address
     notification_address: str = NOTIFICATION.address
     otlp_endpoint: str | None = None
+
+    @property
+    def process_seed(self) -> bytes:
+        """Return this process's private key."""
+        return hex_key(self.process_key.get_secret_value())
+
+    @property
+    def process_keys(self) -> ProcessKeys:
+        """Return the public keys of all processes."""
+        return ProcessKeys(named_keys(self.process_public_keys))
 
 
 class ServiceSettings(ProcessSettings):
@@ -93,30 +182,3 @@ def host_port(address: str) -> tuple[str, int]:
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"{address!r} is not host:port")
     return host.strip("[]"), int(port)
-
-
-def versioned_keys(text: str) -> dict[int, bytes]:
-    """Read keys of the form `1:<64 hex>,2:<64 hex>`; the highest version is the one for new work.
-
-    Raises:
-        ValueError: A part has another form, or a version comes twice.
-    """
-    keys: dict[int, bytes] = {}
-    for part in text.split(","):
-        version, separator, value = part.strip().partition(":")
-        if not separator or not version.isdecimal():
-            raise ValueError("keys have the form version:hex, separated by commas")
-        key = bytes.fromhex(value)
-        if len(key) != KEY_BYTES or int(version) in keys:
-            raise ValueError(f"key {version} must be {KEY_BYTES} bytes in hex and stand there once")
-        keys[int(version)] = key
-    return keys
-
-
-def _check_versioned_keys(value: SecretStr) -> SecretStr:
-    versioned_keys(value.get_secret_value())
-    return value
-
-
-VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
-"""The type of a setting that `versioned_keys` can read."""

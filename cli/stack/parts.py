@@ -1,7 +1,7 @@
 """The processes of the stack: what each is started with and how it says that it is ready.
 
 Each gets the secrets that are its own business and no others: the signing key is auth's, the peppers are auth's and
-the edge's, a service's passwords are its own.
+the edge's, a service's passwords and data keys are its own, and so is the private key by which a process proves itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ PYTHON: Final = (sys.executable, "-P", "-m")
 EDGE_DRAIN_SECONDS: Final = 5
 MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
 WITH_PEPPERS: Final = ("auth", "edge")
+WITH_DATA_KEYS: Final = ("auth", "billing", "notification")
+WITH_PAGE_TOKENS: Final = ("auth", "billing")
 # Counting and pricing come after the answer; a batch of theirs must not hold up a decision on the same core.
 AFTER_THE_REQUEST: Final = ("metering", "billing", "notification")
 AFTER_THE_REQUEST_NICENESS: Final = 10
@@ -89,10 +91,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def _shared_environment(installation: Installation) -> dict[str, str]:
-    environment = {
-        "TOLLWAY_ENVIRONMENT": "local",
-        "TOLLWAY_PROCESS_SECRET": installation.secrets.process_secret,
-    }
+    environment = {"TOLLWAY_ENVIRONMENT": "local"}
     for service in SERVICES:
         environment[f"TOLLWAY_{service.upper()}_ADDRESS"] = installation.ports.address(service)
     if installation.kafka_bootstrap:
@@ -109,9 +108,13 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         f"{prefix}_METRICS_LISTEN": installation.ports.address(f"{name}-metrics"),
         f"{prefix}_DSN": installation.postgres.dsn(tenant),
         f"{prefix}_SYSTEM_DSN": installation.postgres.dsn(system),
-        "TOLLWAY_DATA_KEYS": f"1:{installation.secrets.data_key}",
+        **installation.secrets.process_environment(name),
         "TOLLWAY_REDIS_URL": installation.redis_url,
     }
+    if name in WITH_DATA_KEYS:
+        environment[f"{prefix}_DATA_KEYS"] = installation.secrets.data_keys(name)
+    if name in WITH_PAGE_TOKENS:
+        environment["TOLLWAY_PAGE_TOKEN_KEY"] = installation.secrets.page_token_key(name)
     if name in WITH_PEPPERS:
         environment["TOLLWAY_KEY_PEPPERS"] = f"1:{installation.secrets.key_pepper}"
     if name == "auth":
@@ -136,6 +139,7 @@ def _gateway(installation: Installation, base: Mapping[str, str]) -> Part:
         command=[*PYTHON, "graphql_gateway"],
         environment={
             **base,
+            **installation.secrets.process_environment("graphql_gateway"),
             "TOLLWAY_GATEWAY_LISTEN": installation.ports.address("gateway"),
             "TOLLWAY_GATEWAY_METRICS_LISTEN": installation.ports.address("gateway-metrics"),
         },
@@ -148,6 +152,7 @@ def _gateway(installation: Installation, base: Mapping[str, str]) -> Part:
 def _edge(installation: Installation, base: Mapping[str, str]) -> Part:
     environment = {
         **base,
+        **installation.secrets.process_environment("edge_proxy"),
         "TOLLWAY_EDGE_LISTEN": installation.ports.address("edge"),
         "TOLLWAY_EDGE_ADMIN_LISTEN": installation.ports.address("edge-admin"),
         "TOLLWAY_EDGE_WORKERS": str(installation.workers),

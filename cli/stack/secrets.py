@@ -1,7 +1,7 @@
 """The installation's secrets: made once, kept in one file that only its owner reads.
 
-Passwords and keys of the demo data are not kept: they are derived from the installation's secret (HMAC-SHA-256), so a
-second start, or `tollway seed`, finds the same ones again.
+The keys of processes, data keys, and the passwords and keys of the demo data are not kept: they are derived from the
+installation's secret (HMAC-SHA-256), so a second start, or `tollway seed`, finds the same ones again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import Final
 from cli.stack import StackError
 from cli.stack.layout import write_json
 from cli.stack.servers.roles import SUPERUSER, logins
+from contract.services import SERVICES
+from mesh.rpc.process_tokens import public_key_of
 
 SECRET_BYTES: Final = 32
-VERSION: Final = 1
+VERSION: Final = 2
+PROCESSES: Final = (*SERVICES, "edge_proxy", "graphql_gateway", "cli")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +31,37 @@ class Secrets:
     """What the processes of one installation share, and what each of them keeps for itself. All in hex."""
 
     installation_secret: str = dataclasses.field(repr=False)
-    process_secret: str = dataclasses.field(repr=False)
     key_pepper: str = dataclasses.field(repr=False)
-    data_key: str = dataclasses.field(repr=False)
     signing_key: str = dataclasses.field(repr=False)
     postgres_passwords: Mapping[str, str] = dataclasses.field(repr=False)
+    # The one data key that all services of an older installation shared; it still opens what it has sealed.
+    data_key: str | None = dataclasses.field(repr=False, default=None)
+
+    def process_key(self, process: str) -> bytes:
+        """Returns the private key of a process."""
+        return self.derive(f"process key of {process}")
+
+    def process_fields(self, process: str) -> dict[str, str]:
+        """Returns what a process's settings say of keys: its own private one, and everybody's public ones."""
+        public = ",".join(f"{name}:{public_key_of(self.process_key(name)).hex()}" for name in PROCESSES)
+        return {"process_key": self.process_key(process).hex(), "process_public_keys": public}
+
+    def process_environment(self, process: str) -> dict[str, str]:
+        """Returns the same as environment variables."""
+        return {f"TOLLWAY_{name.upper()}": value for name, value in self.process_fields(process).items()}
+
+    def page_token_key(self, service: str) -> str:
+        """Returns what a service signs page tokens with, in hex."""
+        return self.derive(f"page token key of {service}").hex()
+
+    def data_keys(self, service: str) -> str:
+        """Returns a service's data keys by version: its own, behind the shared one of an older installation."""
+        own = f"2:{self.derive(f'data key of {service}').hex()}"
+        return f"1:{self.data_key},{own}" if self.data_key else own
+
+    def redis_password(self) -> str:
+        """Returns the password of the embedded Redis."""
+        return self.derive("redis password").hex()
 
     def derive(self, purpose: str, byte_count: int = SECRET_BYTES) -> bytes:
         """Returns bytes that belong to a purpose: the same for the same installation, unrelated to all others."""
@@ -67,7 +96,9 @@ def load(path: Path) -> Secrets:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found.pop("version")
+        if found.pop("version") == 1:
+            # Processes proved themselves by this one secret, which all of them held.
+            found.pop("process_secret")
         return Secrets(**found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not what was written"
@@ -77,9 +108,7 @@ def load(path: Path) -> Secrets:
 def _create() -> Secrets:
     return Secrets(
         installation_secret=secrets.token_hex(SECRET_BYTES),
-        process_secret=secrets.token_hex(SECRET_BYTES),
         key_pepper=secrets.token_hex(SECRET_BYTES),
-        data_key=secrets.token_hex(SECRET_BYTES),
         signing_key=secrets.token_hex(SECRET_BYTES),
         postgres_passwords={login: secrets.token_urlsafe(24) for login in (SUPERUSER, *logins())},
     )

@@ -234,19 +234,19 @@ class Worker:
         return {"ready": self.is_ready(), "degraded": self.degraded(), "metrics": self.metrics.snapshot()}
 
     def _open_watch(self) -> Any:
-        return self._clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=self._metadata())
+        return self._clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=self._metadata("auth"))
 
     def _open_decide(self) -> Any:
         channel: Any = self._clients.channel("ratelimit")
         decide = channel.stream_stream(decide_client.METHOD, response_deserializer=ratelimit.DecideResponse.FromString)
-        return decide(metadata=self._metadata())
+        return decide(metadata=self._metadata("ratelimit"))
 
     def _open_ingest(self) -> Any:
         stub: Any = self._clients.metering
-        return stub.Ingest(metadata=self._metadata())
+        return stub.Ingest(metadata=self._metadata("metering"))
 
-    def _metadata(self) -> Any:
-        return tuple(self._clients.metadata())
+    def _metadata(self, service: str) -> Any:
+        return tuple(self._clients.metadata(service))
 
     def _open_sink(self) -> Sink:
         if self._settings.kafka_bootstrap:

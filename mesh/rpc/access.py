@@ -25,11 +25,19 @@ from tollway.options.v1 import access_pb2
 
 from mesh.clock import Clock
 from mesh.rpc.errors import NotFound, PermissionDenied, RpcError, Unauthenticated, Unavailable, Violations
-from mesh.rpc.tokens import PROCESS_ALGORITHM, read_jwks, read_process_token, read_session_token
+from mesh.rpc.process_tokens import (
+    CLOCK_SKEW_SECONDS,
+    PROCESS_TOKEN_TYPE,
+    TOKEN_LENGTH_MAX,
+    ProcessKeys,
+    read_process_token,
+)
+from mesh.rpc.tokens import read_jwks, read_session_token
 
 SERVICE_ACCOUNT_PREFIX: Final = "tw_sa_"
 SERVICE_ACCOUNT_CACHE_SECONDS: Final = 1.0
 SERVICE_ACCOUNT_CACHE_MAX: Final = 10_000
+PROCESS_TOKENS_REMEMBERED_MAX: Final = 1_000
 JWKS_REFETCH_SECONDS_MIN: Final = 1.0
 _BEARER: Final = "Bearer "
 _INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -230,7 +238,8 @@ class Verifier:
     """Turns credentials into principals.
 
     Args:
-        process_secret: The installation's process secret.
+        process_keys: The public keys of all processes.
+        audience: The service that verifies; process tokens for another are refused.
         fetch_jwks: Gets the key set of session tokens from `auth`.
         resolve_service_account: Asks `auth` who holds a `tw_sa_` token; None where nobody does.
         clock: For the caches.
@@ -239,18 +248,21 @@ class Verifier:
     def __init__(
         self,
         *,
-        process_secret: str,
+        process_keys: ProcessKeys,
+        audience: str,
         fetch_jwks: Callable[[], Awaitable[str]],
         resolve_service_account: Callable[[str], Awaitable[Principal | None]],
         clock: Clock,
     ) -> None:
-        self._process_secret = process_secret
+        self._process_keys = process_keys
+        self._audience = audience
         self._fetch_jwks = fetch_jwks
         self._resolve_service_account = resolve_service_account
         self._clock = clock
         self._keys: dict[str, Any] = {}
         self._keys_fetched_at = float("-inf")
         self._service_accounts: dict[str, tuple[float, Principal | None]] = {}
+        self._processes: dict[str, tuple[float, Principal]] = {}
 
     async def principal(self, authorization: str | None) -> Principal:
         """Verify the value of an `authorization` field; None means that nobody in particular calls.
@@ -264,15 +276,31 @@ class Verifier:
         if not authorization.startswith(_BEARER):
             raise CredentialsInvalid("not a bearer token")
         token = authorization.removeprefix(_BEARER).strip()
+        if len(token) > TOKEN_LENGTH_MAX:
+            raise CredentialsInvalid("a token of ours is shorter")
         try:
             if token.startswith(SERVICE_ACCOUNT_PREFIX):
                 return await self._service_account(token)
-            if jwt.get_unverified_header(token).get("alg") == PROCESS_ALGORITHM:
-                name = read_process_token(token, self._process_secret)
-                return Principal(kind=PrincipalKind.PROCESS, subject=name, token=token)
+            if jwt.get_unverified_header(token).get("typ") == PROCESS_TOKEN_TYPE:
+                return self._process(token)
             return await self._session(token)
         except (jwt.InvalidTokenError, KeyError, ValueError) as error:
             raise CredentialsInvalid(repr(error)) from error
+
+    def _process(self, token: str) -> Principal:
+        """Verify a process token; one that has been verified is only looked at for its end.
+
+        A process sends the same token for minutes, and checking a signature costs more than a small RPC.
+        """
+        remembered = self._processes.get(token)
+        if remembered is not None and self._clock.now().timestamp() < remembered[0]:
+            return remembered[1]
+        claims = read_process_token(token, self._process_keys, self._audience)
+        principal = Principal(kind=PrincipalKind.PROCESS, subject=str(claims["sub"]), token=token)
+        if len(self._processes) >= PROCESS_TOKENS_REMEMBERED_MAX:
+            self._processes.clear()
+        self._processes[token] = (float(claims["exp"]) + CLOCK_SKEW_SECONDS, principal)
+        return principal
 
     async def _session(self, token: str) -> Principal:
         if jwt.get_unverified_header(token).get("kid") not in self._keys:

@@ -29,8 +29,8 @@ from mesh.config import ProcessSettings
 from mesh.observability import TRACEPARENT, current_traceparent
 from mesh.rpc.access import Principal, PrincipalKind, Verifier
 from mesh.rpc.interceptors import REQUEST_ID
+from mesh.rpc.process_tokens import ProcessTokens
 from mesh.rpc.server import KEEPALIVE_MS, MESSAGE_BYTES_MAX
-from mesh.rpc.tokens import ProcessTokens
 
 DEADLINE_SECONDS: Final = 5.0
 RETRY_ATTEMPTS_MAX: Final = 3
@@ -68,16 +68,15 @@ class Clients:
     """Stubs of all services for one process.
 
     Args:
-        settings: Where they are, and the process secret.
+        settings: Where they are, this process's key, and everybody's public keys.
         process: This process's name in access rules.
         clock: For tokens.
     """
 
     def __init__(self, settings: ProcessSettings, *, process: str, clock: Clock | None = None) -> None:
         self._settings = settings
-        self._tokens = ProcessTokens(
-            secret=settings.process_secret.get_secret_value(), process=process, clock=clock or SystemClock()
-        )
+        self._process = process
+        self._tokens = ProcessTokens(seed=settings.process_seed, process=process, clock=clock or SystemClock())
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     @cached_property
@@ -109,12 +108,14 @@ class Clients:
         """Return the channel to a service by its name, for generic calls."""
         if service not in self._channels:
             address = str(getattr(self._settings, f"{service}_address"))
-            self._channels[service] = open_channel(address, SERVICES[service].descriptor, self.metadata)
+            self._channels[service] = open_channel(
+                address, SERVICES[service].descriptor, lambda: self.metadata(service)
+            )
         return self._channels[service]
 
-    def metadata(self) -> list[tuple[str, str]]:
-        """Return this process's credentials with the current request id and trace; streams must be given it."""
-        pairs = [("authorization", self._tokens.bearer())]
+    def metadata(self, service: str) -> list[tuple[str, str]]:
+        """Return credentials for one service with the current request id and trace; streams must be given it."""
+        pairs = [("authorization", self._tokens.bearer(service))]
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
             pairs.append((REQUEST_ID, str(request_id)))
@@ -135,7 +136,8 @@ class Clients:
             return service_account_principal(answer, token)
 
         return Verifier(
-            process_secret=self._settings.process_secret.get_secret_value(),
+            process_keys=self._settings.process_keys,
+            audience=self._process,
             fetch_jwks=fetch_jwks,
             resolve_service_account=resolve,
             clock=clock,

@@ -1,9 +1,7 @@
-"""Tokens that prove who calls: one kind for people, one for Tollway's own processes.
+"""Session tokens: JWTs (RFC 7519) signed with Ed25519 (RFC 8037) by `auth`, verified by every service on its own.
 
-People hold session tokens: JWTs (RFC 7519) signed with Ed25519 (RFC 8037) by `auth`, verified everywhere with the
-public keys that `auth` publishes. Processes hold JWTs signed with HMAC-SHA-256 under the installation's process
-secret, five minutes long and made anew before they end; where TLS is on, the certificate names the process instead.
-The algorithm in a token's header picks the one verifier that accepts it, so neither kind can pass for the other.
+`auth` alone holds the private key and publishes the public one as a key set (RFC 7517). Tollway's own processes prove
+themselves with another kind of token (`process_tokens`).
 """
 
 from __future__ import annotations
@@ -22,61 +20,8 @@ from mesh.clock import Clock
 from mesh.ids import IdSource
 
 ISSUER: Final = "tollway"
-PROCESS_ISSUER: Final = "tollway-process"
 SESSION_ALGORITHM: Final = "EdDSA"
-PROCESS_ALGORITHM: Final = "HS256"
 SESSION_SECONDS: Final = 15 * 60
-PROCESS_TOKEN_SECONDS: Final = 5 * 60
-PROCESS_TOKEN_RENEW_SECONDS: Final = 60
-CLOCK_SKEW_SECONDS: Final = 30
-
-
-class ProcessTokens:
-    """Makes this process's own token, and makes it anew in time.
-
-    Args:
-        secret: The installation's process secret.
-        process: This process's name, for example `edge_proxy`.
-        clock: Wall time.
-    """
-
-    def __init__(self, *, secret: str, process: str, clock: Clock) -> None:
-        self._secret = secret
-        self._process = process
-        self._clock = clock
-        self._token = ""
-        self._renew_at = 0.0
-
-    def bearer(self) -> str:
-        """Return the value of an `authorization` field."""
-        now = self._clock.now().timestamp()
-        if now >= self._renew_at:
-            claims = {
-                "iss": PROCESS_ISSUER,
-                "sub": self._process,
-                "iat": int(now),
-                "exp": int(now) + PROCESS_TOKEN_SECONDS,
-            }
-            self._token = jwt.encode(claims, self._secret, PROCESS_ALGORITHM)
-            self._renew_at = now + PROCESS_TOKEN_SECONDS - PROCESS_TOKEN_RENEW_SECONDS
-        return f"Bearer {self._token}"
-
-
-def read_process_token(token: str, secret: str) -> str:
-    """Verify a process token and return the process's name.
-
-    Raises:
-        jwt.InvalidTokenError: It is not valid.
-    """
-    claims = jwt.decode(
-        token,
-        secret,
-        algorithms=[PROCESS_ALGORITHM],
-        issuer=PROCESS_ISSUER,
-        leeway=CLOCK_SKEW_SECONDS,
-        options={"require": ["sub", "exp", "iat"]},
-    )
-    return str(claims["sub"])
 
 
 class SessionSigner:

@@ -8,7 +8,7 @@ from tollway.auth.v1 import auth_service_pb2_grpc
 
 from contract.services import AUTH
 from mesh.clock import Clock
-from mesh.config import versioned_keys
+from mesh.config import hex_key, versioned_keys
 from mesh.database.idempotency import Idempotency
 from mesh.jobs import Daily, Worker
 from mesh.pagination import PageTokens
@@ -35,8 +35,8 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
     peppers = versioned_keys(settings.key_peppers.get_secret_value())
     accounts = Accounts(db=db, peppers=peppers, clock=clock)
     pepper = Pepper(version=max(peppers), value=peppers[max(peppers)])
-    box = SecretBox(versioned_keys(settings.data_keys.get_secret_value()))
-    signer = SessionSigner(seed=bytes.fromhex(settings.signing_key.get_secret_value()), clock=clock, ids=ids)
+    box = SecretBox(versioned_keys(settings.auth_data_keys.get_secret_value()))
+    signer = SessionSigner(seed=hex_key(settings.signing_key.get_secret_value()), clock=clock, ids=ids)
     sessions = Sessions(db=db, signer=signer, clock=clock, ids=ids)
     key_changes = KeyChanges(db=db, clock=clock)
     handler = AuthHandler(
@@ -46,9 +46,9 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
         key_changes=key_changes,
         db=db,
         idempotency=Idempotency(box=box, clock=clock),
-        page_tokens=PageTokens(settings.process_secret.get_secret_value().encode()),
+        page_tokens=PageTokens(hex_key(settings.page_token_key.get_secret_value())),
         clock=clock,
-        process_secret=settings.process_secret.get_secret_value(),
+        process_keys=settings.process_keys,
     )
     return Role(handler=handler, verifier=_verifier(settings, accounts, sessions, clock), workers=[key_changes.run])
 
@@ -77,7 +77,8 @@ def _verifier(settings: AuthSettings, accounts: Accounts, sessions: Sessions, cl
         return service_account_principal(answer, token)
 
     return Verifier(
-        process_secret=settings.process_secret.get_secret_value(),
+        process_keys=settings.process_keys,
+        audience=SPEC.name,
         fetch_jwks=fetch_jwks,
         resolve_service_account=resolve,
         clock=clock,

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 
 from contract.services import AUTH
-from mesh.config import KEY_BYTES, ServiceSettings, VersionedKeys
-
-
-def _check_seed(value: SecretStr) -> SecretStr:
-    if len(bytes.fromhex(value.get_secret_value())) != KEY_BYTES:
-        raise ValueError(f"must be {KEY_BYTES} bytes in hex")
-    return value
-
-
-Seed = Annotated[SecretStr, AfterValidator(_check_seed)]
+from mesh.config import HexKey, ServiceSettings, VersionedKeys
 
 
 class AuthSettings(ServiceSettings):
@@ -30,5 +19,6 @@ class AuthSettings(ServiceSettings):
     auth_system_dsn: SecretStr
     auth_read_dsn: SecretStr | None = None
     key_peppers: VersionedKeys
-    data_keys: VersionedKeys
-    signing_key: Seed
+    auth_data_keys: VersionedKeys
+    signing_key: HexKey
+    page_token_key: HexKey

@@ -19,11 +19,14 @@ from mesh.database.idempotency import Idempotency, attempt
 from mesh.database.pools import Database
 from mesh.pagination import PageTokens
 from mesh.rpc.access import current_principal
+from mesh.rpc.process_tokens import ProcessKeys
 from services.auth import convert
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
+
+SERVICE = "auth"
 
 
 class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
@@ -38,7 +41,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         idempotency: Replays.
         page_tokens: Pages.
         clock: For checking that an expiry lies ahead.
-        process_secret: Proves that an address was named by a process of ours.
+        process_keys: The public keys of all processes; prove that one of ours named an address.
     """
 
     def __init__(
@@ -52,9 +55,9 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         idempotency: Idempotency,
         page_tokens: PageTokens,
         clock: Clock,
-        process_secret: str,
+        process_keys: ProcessKeys,
     ) -> None:
-        self._process_secret = process_secret
+        self._process_keys = process_keys
         self._accounts = accounts
         self._keys = keys
         self._db = db
@@ -150,7 +153,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
             email=email,
             password=password,
             organization_id=organization_id,
-            address=client_address(metadata, str(context.peer()), self._process_secret),
+            address=client_address(metadata, str(context.peer()), self._process_keys, SERVICE),
         )
         return convert.to_session(session)
 

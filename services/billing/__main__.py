@@ -5,7 +5,7 @@ from __future__ import annotations
 from tollway.billing.v1 import billing_service_pb2_grpc
 
 from contract.services import BILLING
-from mesh.config import versioned_keys
+from mesh.config import hex_key, versioned_keys
 from mesh.database.idempotency import Idempotency
 from mesh.jobs import Daily, Worker
 from mesh.pagination import PageTokens
@@ -26,8 +26,10 @@ def serve_api(context: ServiceContext[BillingSettings]) -> Role:
     handler = BillingHandler(
         billing=Billing(db=db, read_usage=read_usage, clock=clock, ids=context.ids),
         db=db,
-        idempotency=Idempotency(box=SecretBox(versioned_keys(settings.data_keys.get_secret_value())), clock=clock),
-        page_tokens=PageTokens(settings.process_secret.get_secret_value().encode()),
+        idempotency=Idempotency(
+            box=SecretBox(versioned_keys(settings.billing_data_keys.get_secret_value())), clock=clock
+        ),
+        page_tokens=PageTokens(hex_key(settings.page_token_key.get_secret_value())),
     )
     return Role(handler=handler)
 

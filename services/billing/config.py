@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from contract.services import BILLING
-from mesh.config import ServiceSettings, VersionedKeys
+from mesh.config import HexKey, ServiceSettings, VersionedKeys
 
 
 class BillingSettings(ServiceSettings):
@@ -18,4 +18,5 @@ class BillingSettings(ServiceSettings):
     billing_dsn: SecretStr
     billing_system_dsn: SecretStr
     billing_read_dsn: SecretStr | None = None
-    data_keys: VersionedKeys
+    billing_data_keys: VersionedKeys
+    page_token_key: HexKey

@@ -22,7 +22,7 @@ CLEAN_UP_HOUR = 3
 
 def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
     """Wire the RPCs."""
-    box = SecretBox(versioned_keys(context.settings.data_keys.get_secret_value()))
+    box = SecretBox(versioned_keys(context.settings.notification_data_keys.get_secret_value()))
     handler = NotificationHandler(
         outbox=Outbox(clock=context.clock, ids=context.ids),
         requests=Requests(templates=load_templates()),

@@ -17,7 +17,6 @@ from services.auth.passwords import hash_password
 
 PEPPER = bytes(range(32))
 DATA_KEY = bytes(range(32, 64))
-PROCESS_SECRET = "11" * 32
 PASSWORD = "correct horse battery staple"
 PASSWORD_HASH = hash_password(PASSWORD)
 

@@ -10,6 +10,7 @@ from tollway.events.v1 import usage_event_pb2 as events
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.access import Verifier
+from tests.support.processes import PROCESS_KEYS
 
 IDS = RandomIds()
 ORGANIZATION = uuid.UUID("01900000-0000-7000-8000-00000000000a")
@@ -43,7 +44,7 @@ def payload(**changes: object) -> bytes:
     return usage_event(**changes).SerializeToString()
 
 
-def verifier(secret: str) -> Verifier:
+def verifier(service: str) -> Verifier:
     """Returns a verifier that accepts processes and knows no people."""
 
     async def no_keys() -> str:
@@ -52,4 +53,10 @@ def verifier(secret: str) -> Verifier:
     async def nobody(_token: str) -> None:
         return None
 
-    return Verifier(process_secret=secret, fetch_jwks=no_keys, resolve_service_account=nobody, clock=SystemClock())
+    return Verifier(
+        process_keys=PROCESS_KEYS,
+        audience=service,
+        fetch_jwks=no_keys,
+        resolve_service_account=nobody,
+        clock=SystemClock(),
+    )

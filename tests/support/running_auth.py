@@ -20,7 +20,7 @@ from mesh.pagination import PageTokens
 from mesh.rpc.access import Principal, Verifier
 from mesh.rpc.client import service_account_principal
 from mesh.rpc.server import Server
-from mesh.rpc.tokens import ProcessTokens, SessionSigner
+from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth import convert
 from services.auth.key_changes import KeyChanges
@@ -28,8 +28,9 @@ from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
-from tests.support.accounts import DATA_KEY, PEPPER, PROCESS_SECRET
+from tests.support.accounts import DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
+from tests.support.processes import PROCESS_KEYS, process_metadata
 
 Metadata = list[tuple[str, str]]
 
@@ -43,8 +44,7 @@ class RunningAuth:
     key_changes: KeyChanges
 
     def process(self, name: str) -> Metadata:
-        tokens = ProcessTokens(secret=PROCESS_SECRET, process=name, clock=SystemClock())
-        return [("authorization", tokens.bearer())]
+        return process_metadata(name, "auth")
 
     def person(self, person_id: UUID, organization_id: UUID, role: str = "owner") -> Metadata:
         token, _ = self.signer.issue(person_id=person_id, organization_id=organization_id, role=role)
@@ -74,7 +74,9 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         answer = convert.to_service_account(await accounts.resolve_service_account(token))
         return service_account_principal(answer, token)
 
-    verifier = Verifier(process_secret=PROCESS_SECRET, fetch_jwks=jwks, resolve_service_account=resolve, clock=clock)
+    verifier = Verifier(
+        process_keys=PROCESS_KEYS, audience="auth", fetch_jwks=jwks, resolve_service_account=resolve, clock=clock
+    )
     handler = AuthHandler(
         accounts=accounts,
         keys=keys,
@@ -82,9 +84,9 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         key_changes=key_changes,
         db=db,
         idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
-        page_tokens=PageTokens(PROCESS_SECRET.encode()),
+        page_tokens=PageTokens(b"page token key"),
         clock=clock,
-        process_secret=PROCESS_SECRET,
+        process_keys=PROCESS_KEYS,
     )
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(

@@ -12,15 +12,10 @@ from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, Verifier
 from mesh.rpc.server import Server
-from mesh.rpc.tokens import ProcessTokens, SessionSigner
-from tests.support.accounts import PROCESS_SECRET
+from mesh.rpc.tokens import SessionSigner
+from tests.support.processes import PROCESS_KEYS
 
 SIGNER = SessionSigner(seed=b"s" * 32, clock=SystemClock(), ids=RandomIds())
-
-
-def process_metadata(name: str) -> list[tuple[str, str]]:
-    """The credentials of one of Tollway's processes."""
-    return [("authorization", ProcessTokens(secret=PROCESS_SECRET, process=name, clock=SystemClock()).bearer())]
 
 
 def person_metadata(person_id: Any, organization_id: Any, role: str = "owner") -> list[tuple[str, str]]:
@@ -29,8 +24,8 @@ def person_metadata(person_id: Any, organization_id: Any, role: str = "owner") -
     return [("authorization", f"Bearer {token}")]
 
 
-def test_verifier() -> Verifier:
-    """Believes the test's signer and process secret."""
+def test_verifier(service: str) -> Verifier:
+    """Believes the test's signer, and the test's processes where they name this service."""
 
     async def jwks() -> str:
         return SIGNER.jwks_json()
@@ -38,7 +33,13 @@ def test_verifier() -> Verifier:
     async def nobody(_token: str) -> Principal | None:
         return None
 
-    return Verifier(process_secret=PROCESS_SECRET, fetch_jwks=jwks, resolve_service_account=nobody, clock=SystemClock())
+    return Verifier(
+        process_keys=PROCESS_KEYS,
+        audience=service,
+        fetch_jwks=jwks,
+        resolve_service_account=nobody,
+        clock=SystemClock(),
+    )
 
 
 test_verifier.__test__ = False  # type: ignore[attr-defined]
@@ -53,7 +54,7 @@ async def serving(
         name=descriptor.name,
         listen=f"127.0.0.1:{port}",
         services=[(descriptor, register, handler)],
-        verifier=test_verifier(),
+        verifier=test_verifier(str(descriptor.full_name).split(".")[1]),
         clock=SystemClock(),
         ids=RandomIds(),
     )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from cli.stack.secrets import load
 from mesh.config import ProcessSettings
 from mesh.rpc.client import Clients
 
@@ -152,9 +153,9 @@ async def eventually(what: Callable[[], Awaitable[T]], is_it: Callable[[T], bool
 
 async def lift_limits(stack: Stack, organization: Mapping[str, Any], limit: int = 1_000_000_000) -> None:
     """Puts limits in force that a test does not reach; they are decided on all the same."""
-    secrets = json.loads((stack.data_dir / "secrets.json").read_text())
+    secrets = load(stack.data_dir / "secrets.json")
     settings = ProcessSettings(
-        process_secret=secrets["process_secret"], ratelimit_address=stack.file["services"]["ratelimit"]["address"]
+        **secrets.process_fields("cli"), ratelimit_address=stack.file["services"]["ratelimit"]["address"]
     )
     window = ratelimit.Window(
         name="burst",

@@ -15,13 +15,13 @@ from tollway.options.v1 import access_pb2
 
 from contract import key_format
 from mesh.client_address import vouched_address
-from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.errors import ReceivedError, from_grpc
-from mesh.rpc.tokens import ProcessTokens, read_jwks, read_session_token
+from mesh.rpc.tokens import read_jwks, read_session_token
 from services.auth import passwords
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
-from tests.support.accounts import PASSWORD, PEPPER, PROCESS_SECRET, SeededOrganization, seed_organization
+from tests.support.accounts import PASSWORD, PEPPER, SeededOrganization, seed_organization
+from tests.support.processes import process_tokens
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ async def test_guessing_is_throttled_even_for_the_right_password(auth: Any, acme
     assert refused.retry_after_seconds > 1
     made_up = [("x-tollway-client-address", "192.0.2.7"), ("x-tollway-vouched-by", "Bearer x.y.z")]
     assert (await refusal(auth.stub.CreateSession(right, metadata=made_up))).reason == "SIGN_IN_THROTTLED"
-    tokens = ProcessTokens(secret=PROCESS_SECRET, process="graphql_gateway", clock=SystemClock())
-    elsewhere = vouched_address(tokens, "192.0.2.7")
+    tokens = process_tokens("graphql_gateway")
+    elsewhere = vouched_address(tokens, "192.0.2.7", "auth")
     assert (await auth.stub.CreateSession(right, metadata=elsewhere)).access_token
 
 

@@ -13,7 +13,8 @@ from mesh.ids import RandomIds
 from mesh.jobs import Job
 from mesh.rpc.client import Clients
 from services.auth.consequences import Consequences
-from tests.support.accounts import PROCESS_SECRET, seed_organization
+from tests.support.accounts import seed_organization
+from tests.support.processes import process_fields
 
 
 async def test_idempotency_rows_and_done_jobs_go(auth: Any) -> None:
@@ -22,7 +23,7 @@ async def test_idempotency_rows_and_done_jobs_go(auth: Any) -> None:
     await auth.stub.CreateApiKey(request, metadata=auth.person(owner.owner_id, owner.organization_id))
     async with auth.db.system() as tx:
         await tx.execute("UPDATE jobs SET state = 'done', finish_time = now()")
-    clients = Clients(ProcessSettings(process_secret=PROCESS_SECRET), process="auth")
+    clients = Clients(ProcessSettings(**process_fields("auth")), process="auth")
     job = Job(job_id=RandomIds().uuid7(), kind="clean_up", organization_id=None, payload={}, attempt_count=1)
     remaining = []
     for days in (0, 2, 8):

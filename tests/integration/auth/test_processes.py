@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.stack.ports import free_ports
-from tests.support.accounts import PROCESS_SECRET
 from tests.support.postgres import TestDatabase
+from tests.support.processes import process_variables
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVICES = ("auth", "billing", "notification", "metering")
@@ -25,14 +25,15 @@ def environment(database: TestDatabase, service: str, port: int, metrics_port: i
     name = service.upper()
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("TOLLWAY_")},
-        "TOLLWAY_PROCESS_SECRET": PROCESS_SECRET,
+        **process_variables(service),
         f"TOLLWAY_{name}_LISTEN": f"127.0.0.1:{port}",
         f"TOLLWAY_{name}_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
         f"TOLLWAY_{name}_DSN": database.dsn(service),
         f"TOLLWAY_{name}_SYSTEM_DSN": database.dsn(f"{service}_system"),
         "TOLLWAY_KEY_PEPPERS": f"1:{'00' * 32}",
-        "TOLLWAY_DATA_KEYS": f"1:{'01' * 32}",
+        f"TOLLWAY_{name}_DATA_KEYS": f"1:{'01' * 32}",
         "TOLLWAY_SIGNING_KEY": "02" * 32,
+        "TOLLWAY_PAGE_TOKEN_KEY": "03" * 32,
         "TOLLWAY_SMTP_URL": "smtp://127.0.0.1:1",
         "TOLLWAY_MAIL_FROM": "Tollway <no-reply@tollway.example>",
     }
@@ -78,11 +79,12 @@ async def test_a_service_starts_serves_and_stops(database: TestDatabase, service
 @pytest.mark.parametrize("service", ["auth", "billing", "notification"])
 async def test_a_wrong_environment_is_told_completely(database: TestDatabase, service: str) -> None:
     variables = environment(database, service, 1, 2)
-    variables["TOLLWAY_DATA_KEYS"] = "1:short"
-    del variables["TOLLWAY_PROCESS_SECRET"]
+    data_keys = f"TOLLWAY_{service.upper()}_DATA_KEYS"
+    variables[data_keys] = "1:short"
+    del variables["TOLLWAY_PROCESS_KEY"]
     process = await start(variables, service)
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
     lines = errors.decode().splitlines()
-    assert sorted(line.partition(":")[0] for line in lines) == ["TOLLWAY_DATA_KEYS", "TOLLWAY_PROCESS_SECRET"]
+    assert sorted(line.partition(":")[0] for line in lines) == [data_keys, "TOLLWAY_PROCESS_KEY"]
     assert "short" not in errors.decode().replace("must", "")

@@ -34,9 +34,10 @@ from mesh.secretbox import SecretBox
 from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
 from services.billing.rpc import BillingHandler
 from services.billing.service import Billing
-from tests.support.accounts import DATA_KEY, PROCESS_SECRET
+from tests.support.accounts import DATA_KEY
 from tests.support.postgres import TestDatabase
-from tests.support.serving import person_metadata, process_metadata, serving
+from tests.support.processes import process_fields, process_metadata
+from tests.support.serving import person_metadata, serving
 
 IDS = RandomIds()
 NOW = datetime(2024, 1, 31, 10, 7, tzinfo=UTC)
@@ -122,7 +123,7 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
             tenant_dsn=database.dsn("billing"), system_dsn=database.dsn("billing_system"), name="b", pool_size_max=5
         )
         stack.push_async_callback(db.close)
-        clients = Clients(ProcessSettings(process_secret=PROCESS_SECRET, **addresses), process="billing")
+        clients = Clients(ProcessSettings(**process_fields("billing"), **addresses), process="billing")
         stack.push_async_callback(clients.close)
         clock = ManualClock(NOW)
         service = Billing(db=db, read_usage=UsageReader(clients=clients).billable_requests, clock=clock, ids=IDS)
@@ -179,7 +180,7 @@ async def refusal(call: Any) -> ReceivedError:
 
 async def subscribe(billing: RunningBilling, organization_id: UUID, plan_id: str, **fields: Any) -> pb.Subscription:
     request = pb.CreateSubscriptionRequest(organization_id=str(organization_id), plan_id=plan_id, **fields)
-    return await billing.stub.CreateSubscription(request, metadata=process_metadata("cli"))
+    return await billing.stub.CreateSubscription(request, metadata=process_metadata("cli", "billing"))
 
 
 async def preview(billing: RunningBilling, organization_id: UUID, **who: Any) -> pb.InvoicePreview:

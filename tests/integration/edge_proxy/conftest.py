@@ -19,6 +19,7 @@ from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.process.worker import Acceptor, Worker
 from edge_proxy.routing import file as routes_file
 from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, grant, key
+from tests.support.processes import process_fields
 
 ROUTES = """
 version: 1
@@ -75,7 +76,7 @@ class Edge:
         address = self.backend.address
         settings = EdgeSettings(
             **{
-                "process_secret": "ab" * 32,
+                **process_fields("edge_proxy"),
                 "key_peppers": f"1:{PEPPER.hex()}",
                 "auth_address": address,
                 "ratelimit_address": address,

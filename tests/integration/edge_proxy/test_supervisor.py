@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, answer, grant, key
+from tests.support.processes import process_variables
 
 
 def free_port() -> int:
@@ -39,7 +40,7 @@ class Running:
         return (
             os.environ
             | {
-                "TOLLWAY_PROCESS_SECRET": "ab" * 32,
+                **process_variables("edge_proxy"),
                 "TOLLWAY_KEY_PEPPERS": f"1:{PEPPER.hex()}",
                 "TOLLWAY_AUTH_ADDRESS": address,
                 "TOLLWAY_RATELIMIT_ADDRESS": address,

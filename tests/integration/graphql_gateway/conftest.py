@@ -39,8 +39,8 @@ from mesh.rpc.client import Clients
 from mesh.rpc.errors import FailedPrecondition, NotFound, Unauthenticated, Violations
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
+from tests.support.processes import PROCESS_KEYS, process_fields
 
-SECRET = "11" * 32
 ACME = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER = UUID("01890a5d-ac96-774b-bcce-b302099a8058")
 OWNER = UUID("01890a5d-ac96-774b-bcce-b302099a8059")
@@ -355,7 +355,13 @@ async def backend() -> AsyncIterator[Backend]:
             (named(billing, "BillingService"), add_BillingServiceServicer_to_server, FakeBilling(seen)),
             (named(ratelimit, "RateLimitService"), add_RateLimitServiceServicer_to_server, FakeRateLimit(seen)),
         ],
-        verifier=Verifier(process_secret=SECRET, fetch_jwks=fetch_jwks, resolve_service_account=resolve, clock=clock),
+        verifier=Verifier(
+            process_keys=PROCESS_KEYS,
+            audience="auth",
+            fetch_jwks=fetch_jwks,
+            resolve_service_account=resolve,
+            clock=clock,
+        ),
         clock=clock,
         ids=ids,
     )
@@ -406,7 +412,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
     ) -> RunningGateway:
         names = ("auth", "ratelimit", "metering", "billing", "notification")
         addresses = {f"{name}_address": address for name in names}
-        configured = settings_class(process_secret=SECRET, **{**addresses, **settings})
+        configured = settings_class(**process_fields("graphql_gateway"), **{**addresses, **settings})
         clients = Clients(configured, process="graphql_gateway")
         gateway = build_gateway(
             configured,

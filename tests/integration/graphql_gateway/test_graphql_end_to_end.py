@@ -10,9 +10,7 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.rpcs import FIELDS
-from mesh.clock import SystemClock
 from mesh.rpc.access import PrincipalKind
-from mesh.rpc.tokens import ProcessTokens
 from tests.integration.graphql_gateway.conftest import (
     ACME,
     KEYS,
@@ -20,12 +18,12 @@ from tests.integration.graphql_gateway.conftest import (
     OTHER,
     OWNER,
     PASSWORD,
-    SECRET,
     SERVICE_ACCOUNT,
     SERVICE_ACCOUNT_TOKEN,
     Backend,
     RunningGateway,
 )
+from tests.support.processes import process_tokens
 
 SIGN_IN = """
 mutation ($email: String!, $password: String!) {
@@ -159,16 +157,17 @@ async def test_a_header_that_cannot_travel_is_no_credential(gateway: RunningGate
 
 
 async def test_a_process_token_is_nobody(gateway: RunningGateway, backend: Backend) -> None:
-    token = ProcessTokens(secret=SECRET, process="billing", clock=SystemClock()).bearer().removeprefix("Bearer ")
+    token = process_tokens("billing").bearer("auth").removeprefix("Bearer ")
     answer = await gateway.graphql("{ viewer { kind } }", token=token)
     assert answer["errors"][0]["extensions"]["code"] == "CREDENTIALS_INVALID"
 
 
 @pytest.mark.parametrize("process", ["graphql_gateway", "billing", "edge_proxy", "cli"])
+@pytest.mark.parametrize("service", ["auth", "graphql_gateway"])
 async def test_a_process_token_from_outside_reaches_no_service(
-    gateway: RunningGateway, backend: Backend, process: str
+    gateway: RunningGateway, backend: Backend, process: str, service: str
 ) -> None:
-    token = ProcessTokens(secret=SECRET, process=process, clock=SystemClock()).bearer().removeprefix("Bearer ")
+    token = process_tokens(process).bearer(service).removeprefix("Bearer ")
     smuggled = {"x-tollway-vouched-by": f"Bearer {token}", "x-tollway-client-address": "192.0.2.1"}
     for operation in (
         f'{{ organization(id: "{ACME}") {{ name }} }}',

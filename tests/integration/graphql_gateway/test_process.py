@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.integration.graphql_gateway.conftest import SECRET, Backend
+from tests.integration.graphql_gateway.conftest import Backend
+from tests.support.processes import process_variables
 
 START_SECONDS = 20.0
 
@@ -50,7 +51,7 @@ async def test_a_running_request_is_finished_before_the_process_ends(backend: Ba
     process = await start(
         {
             **{f"TOLLWAY_{name}_ADDRESS": backend.address for name in ("AUTH", "BILLING", "METERING", "RATELIMIT")},
-            "TOLLWAY_PROCESS_SECRET": SECRET,
+            **process_variables("graphql_gateway"),
             "TOLLWAY_GATEWAY_LISTEN": "127.0.0.1:0",
             "TOLLWAY_GATEWAY_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
         }
@@ -88,7 +89,7 @@ async def test_metrics_and_health_have_a_port_of_their_own(backend: Backend) -> 
     process = await start(
         {
             "TOLLWAY_BILLING_ADDRESS": backend.address,
-            "TOLLWAY_PROCESS_SECRET": SECRET,
+            **process_variables("graphql_gateway"),
             "TOLLWAY_GATEWAY_LISTEN": "127.0.0.1:0",
             "TOLLWAY_GATEWAY_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
         }
@@ -116,7 +117,8 @@ async def test_a_wrong_environment_is_one_line_a_variable_and_status_2() -> None
     _, told = await process.communicate()
     names = {line.split(":")[0] for line in told.decode().splitlines()}
     assert names == {
-        "TOLLWAY_PROCESS_SECRET",
+        "TOLLWAY_PROCESS_KEY",
+        "TOLLWAY_PROCESS_PUBLIC_KEYS",
         "TOLLWAY_GATEWAY_TRUSTED_PROXIES",
         "TOLLWAY_GATEWAY_QUERY_DEPTH_MAX",
     }
@@ -129,7 +131,7 @@ async def test_a_taken_port_is_one_line_and_status_1() -> None:
         taken.listen()
         process = await start(
             {
-                "TOLLWAY_PROCESS_SECRET": SECRET,
+                **process_variables("graphql_gateway"),
                 "TOLLWAY_GATEWAY_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
                 "TOLLWAY_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
             }

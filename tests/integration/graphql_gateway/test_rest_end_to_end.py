@@ -21,12 +21,12 @@ from tests.integration.graphql_gateway.conftest import (
     KEYS,
     OTHER,
     PASSWORD,
-    SECRET,
     SERVICE_ACCOUNT_TOKEN,
     Backend,
     RunningGateway,
     StartGateway,
 )
+from tests.support.processes import PROCESS_KEYS
 from tests.support.widgets import widget_service
 
 HOME = f"/api/v1/organizations/{ACME}"
@@ -219,7 +219,11 @@ async def widgets() -> AsyncIterator[str]:
         listen="127.0.0.1:0",
         services=[(service, register, None)],
         verifier=Verifier(
-            process_secret=SECRET, fetch_jwks=nobody, resolve_service_account=nobody, clock=SystemClock()
+            process_keys=PROCESS_KEYS,
+            audience="widgets",
+            fetch_jwks=nobody,
+            resolve_service_account=nobody,
+            clock=SystemClock(),
         ),
         clock=SystemClock(),
         ids=RandomIds(),

@@ -23,9 +23,9 @@ from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, PrincipalKind, Verifier, platform_role_has, read_rule, role_has
 from mesh.rpc.errors import from_grpc
 from mesh.rpc.server import Server
-from mesh.rpc.tokens import ProcessTokens, SessionSigner
+from mesh.rpc.tokens import SessionSigner
+from tests.support.processes import PROCESS_KEYS, process_tokens
 
-SECRET = "5" * 64
 OWN, OTHER = UUID(int=1), UUID(int=2)
 ROLES = {"owner": access_pb2.ROLE_OWNER, "admin": access_pb2.ROLE_ADMIN, "member": access_pb2.ROLE_MEMBER}
 PLATFORM = {"admin": access_pb2.PLATFORM_ROLE_ADMIN, "support": access_pb2.PLATFORM_ROLE_SUPPORT}
@@ -89,7 +89,13 @@ async def reached(signer):
     async def resolve(token):
         return accounts.get(token)
 
-    verifier = Verifier(process_secret=SECRET, fetch_jwks=jwks, resolve_service_account=resolve, clock=SystemClock())
+    verifier = Verifier(
+        process_keys=PROCESS_KEYS,
+        audience="matrix",
+        fetch_jwks=jwks,
+        resolve_service_account=resolve,
+        clock=SystemClock(),
+    )
     server = await Server.start(
         name="matrix",
         listen="127.0.0.1:0",
@@ -158,8 +164,8 @@ def callers(rule, signer):
         token, _ = signer.issue(person_id=UUID(int=9), organization_id=OTHER, role="member", platform_roles=[name])
         due = expected(rule, access_pb2.CALLER_PERSON, holds=True, same_tenant=holds)
         yield f"platform {name}", f"Bearer {token}", OWN, due
-    for process in ("edge_proxy", "billing", "auth", "cli", "stranger"):
-        authorization = ProcessTokens(secret=SECRET, process=process, clock=SystemClock()).bearer()
+    for process in ("edge_proxy", "billing", "auth", "cli", "graphql_gateway"):
+        authorization = process_tokens(process).bearer("matrix")
         yield process, authorization, OWN, expected(rule, access_pb2.CALLER_PROCESS, process=process)
 
 

@@ -17,6 +17,7 @@ from mesh.config import ServiceSettings
 from mesh.service.process import ProcessContext
 from mesh.service.runner import Role, ServiceSpec, serve
 from tests.support.postgres import TestDatabase
+from tests.support.processes import process_fields
 
 WAIT_SECONDS = 20
 
@@ -44,7 +45,7 @@ def spec_of(**roles):
 def settings(database: TestDatabase):
     port, metrics_port = free_ports(2)
     return DemoSettings(
-        process_secret="11" * 32,
+        **process_fields("notification"),
         notification_listen=f"127.0.0.1:{port}",
         notification_metrics_listen=f"127.0.0.1:{metrics_port}",
         notification_dsn=database.dsn("notification"),

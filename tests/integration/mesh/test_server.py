@@ -22,8 +22,8 @@ from mesh.rpc.errors import NotFound, Violations, from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from mesh.service.listener import HealthListener
+from tests.support.processes import PROCESS_KEYS, process_fields
 
-SECRET = "5" * 64
 OWN, OTHER = UUID(int=1), UUID(int=2)
 
 
@@ -92,7 +92,13 @@ async def server(handler):
     async def resolve(token):
         return None
 
-    verifier = Verifier(process_secret=SECRET, fetch_jwks=jwks, resolve_service_account=resolve, clock=SystemClock())
+    verifier = Verifier(
+        process_keys=PROCESS_KEYS,
+        audience="auth",
+        fetch_jwks=jwks,
+        resolve_service_account=resolve,
+        clock=SystemClock(),
+    )
     server = await Server.start(
         name="auth",
         listen="127.0.0.1:0",
@@ -109,7 +115,7 @@ async def server(handler):
 
 @pytest.fixture
 async def clients(server, monkeypatch):
-    settings = ProcessSettings(process_secret=SECRET, auth_address=f"127.0.0.1:{server.port}")
+    settings = ProcessSettings(**process_fields("edge_proxy"), auth_address=f"127.0.0.1:{server.port}")
     clients = Clients(settings, process="edge_proxy")
     yield clients
     await clients.close()
@@ -139,7 +145,7 @@ async def test_an_exceptions_text_never_reaches_the_caller(clients, signer):
     assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL_ERROR")
     assert "hunter2" not in error.message
 
-    watch = clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=clients.metadata())
+    watch = clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=clients.metadata("auth"))
     assert await watch.read() == auth.WatchKeysResponse()
     error = await failure(watch.read())
     assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL_ERROR")

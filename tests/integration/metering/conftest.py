@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -21,12 +20,12 @@ from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.rpc.access import Principal
 from mesh.rpc.server import Server
-from mesh.rpc.tokens import ProcessTokens
 from services.metering.ingest import Ingester
 from services.metering.rpc import MeteringHandler
 from services.metering.service import IngestQueue, UsageService
 from tests.support.metering import verifier
 from tests.support.postgres import TestDatabase
+from tests.support.processes import process_metadata
 
 
 @pytest.fixture
@@ -55,11 +54,9 @@ class Running:
     """A server and how to call it as a process."""
 
     port: int
-    secret: str
 
     def metadata(self, process: str) -> list[tuple[str, str]]:
-        tokens = ProcessTokens(secret=self.secret, process=process, clock=SystemClock())
-        return [("authorization", tokens.bearer())]
+        return process_metadata(process, "metering")
 
     def stub(self) -> MeteringServiceStub:
         return MeteringServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
@@ -67,7 +64,7 @@ class Running:
 
 @pytest.fixture
 async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
-    secret, clock = secrets.token_hex(32), SystemClock()
+    clock = SystemClock()
     queue = IngestQueue(ingester.apply)
     writer = asyncio.create_task(queue.run())
     server = await Server.start(
@@ -80,11 +77,11 @@ async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
                 MeteringHandler(queue=queue, usage=UsageService(db=db, own_keys=NoKeys())),
             )
         ],
-        verifier=verifier(secret),
+        verifier=verifier("metering"),
         clock=clock,
         ids=RandomIds(),
         checks={"postgres": db.ping},
     )
-    yield Running(port=server.port, secret=secret)
+    yield Running(port=server.port)
     await server.stop(0.1)
     writer.cancel()

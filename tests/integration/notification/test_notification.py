@@ -21,12 +21,12 @@ from mesh.jobs import Job, RetryPolicy, Worker
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import from_grpc
 from services.auth.consequences import Consequences
-from tests.support.accounts import PROCESS_SECRET, seed_organization
+from tests.support.accounts import seed_organization
 from tests.support.mail import mail_server
 from tests.support.postgres import TestDatabase
+from tests.support.processes import process_fields, process_metadata
 from tests.support.running_auth import RunningAuth, running_auth
 from tests.support.running_notification import running_notification
-from tests.support.serving import process_metadata
 
 IDS = RandomIds()
 PARAMETERS = {
@@ -81,7 +81,7 @@ def reaches(running: Any, expected: list[tuple[str, str]]) -> Callable[[], Any]:
 
 async def test_a_mail_arrives_with_a_text_and_an_html_part(database: TestDatabase, smtp_port: int) -> None:
     async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
-        answer = await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        answer = await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
         await until(reaches(running, [("delivered", "done")]))
         (message,) = box.messages
         assert box.recipients == ["contact@acme.example"]
@@ -97,7 +97,7 @@ async def test_the_same_request_twice_is_one_mail(database: TestDatabase, smtp_p
     request = send_request()
     async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
         answers = await asyncio.gather(
-            *(running.stub.SendEmail(request, metadata=process_metadata("auth")) for _ in range(3))
+            *(running.stub.SendEmail(request, metadata=process_metadata("auth", "notification")) for _ in range(3))
         )
         assert len({answer.email_id for answer in answers}) == 1
         await until(reaches(running, [("delivered", "done")]))
@@ -109,9 +109,11 @@ async def test_everything_wrong_with_a_mail_is_told_at_once(database: TestDataba
     async with running_notification(database, smtp_port) as running:
         request = send_request(recipient="a@b.example, c@d.example", parameters=parameters)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await running.stub.SendEmail(request, metadata=process_metadata("auth"))
+            await running.stub.SendEmail(request, metadata=process_metadata("auth", "notification"))
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
-            await running.stub.SendEmail(send_request(template="none"), metadata=process_metadata("auth"))
+            await running.stub.SendEmail(
+                send_request(template="none"), metadata=process_metadata("auth", "notification")
+            )
         assert await states(running) == []
     assert {violation.field for violation in from_grpc(refused.value).violations} == {
         "recipient",
@@ -124,7 +126,7 @@ async def test_everything_wrong_with_a_mail_is_told_at_once(database: TestDataba
 
 async def test_a_mail_waits_for_the_mail_server(database: TestDatabase, smtp_port: int) -> None:
     async with running_notification(database, smtp_port) as running:
-        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
 
         async def tried() -> bool:
             async with running.db.system() as tx:
@@ -139,7 +141,7 @@ async def test_a_mail_waits_for_the_mail_server(database: TestDatabase, smtp_por
 async def test_a_mail_that_is_refused_for_now_is_tried_again(database: TestDatabase, smtp_port: int) -> None:
     async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
         box.refusal = "451 later"
-        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
 
         async def tried() -> bool:
             async with running.db.system() as tx:
@@ -156,7 +158,7 @@ async def test_a_mail_that_is_refused_for_good_ends_where_operators_see_it(
 ) -> None:
     async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
         box.refusal = "550 never"
-        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
         await until(reaches(running, [("dead", "dead")]))
         async with running.db.system() as tx:
             assert await tx.fetchval("SELECT attempt_count FROM jobs") == 1
@@ -164,7 +166,7 @@ async def test_a_mail_that_is_refused_for_good_ends_where_operators_see_it(
 
 async def test_a_mail_server_that_stays_away_makes_a_dead_letter(database: TestDatabase, smtp_port: int) -> None:
     async with running_notification(database, smtp_port, attempts_max=2) as running:
-        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth"))
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
         await until(reaches(running, [("dead", "dead")]))
 
 
@@ -173,10 +175,14 @@ async def test_the_clean_up_removes_old_deliveries_and_keeps_what_was_not_delive
 ) -> None:
     async with mail_server(smtp_port) as box, running_notification(database, smtp_port) as running:
         for key in ("old", "fresh"):
-            await running.stub.SendEmail(send_request(idempotency_key=key), metadata=process_metadata("auth"))
+            await running.stub.SendEmail(
+                send_request(idempotency_key=key), metadata=process_metadata("auth", "notification")
+            )
         await until(reaches(running, [("delivered", "done")] * 2))
         box.refusal = "550 never"
-        await running.stub.SendEmail(send_request(idempotency_key="dead"), metadata=process_metadata("auth"))
+        await running.stub.SendEmail(
+            send_request(idempotency_key="dead"), metadata=process_metadata("auth", "notification")
+        )
 
         async def dead() -> bool:
             return ("dead", "dead") in await states(running)
@@ -198,13 +204,13 @@ async def test_the_clean_up_removes_old_deliveries_and_keeps_what_was_not_delive
 async def test_only_named_processes_may_send(database: TestDatabase, smtp_port: int) -> None:
     async with running_notification(database, smtp_port) as running:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await running.stub.SendEmail(send_request(), metadata=process_metadata("edge_proxy"))
+            await running.stub.SendEmail(send_request(), metadata=process_metadata("edge_proxy", "notification"))
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 @contextlib.asynccontextmanager
 async def auth_worker(auth: RunningAuth, notification_address: str) -> AsyncIterator[None]:
-    settings = ProcessSettings(process_secret=PROCESS_SECRET, notification_address=notification_address)
+    settings = ProcessSettings(**process_fields("auth"), notification_address=notification_address)
     clients = Clients(settings, process="auth")
     worker = Worker(
         db=auth.db,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +23,6 @@ from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.redis import RedisPipe
 from mesh.rpc.server import Server
-from mesh.rpc.tokens import ProcessTokens
 from services.ratelimit.counters import Counters, greeting
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.model import WindowScope
@@ -34,6 +32,7 @@ from services.ratelimit.seeding import Seeder, UsageUnavailable
 from services.ratelimit.service import DecisionService, PolicyService
 from tests.support.metering import verifier
 from tests.support.postgres import TestDatabase
+from tests.support.processes import process_metadata
 
 
 @dataclass
@@ -66,13 +65,12 @@ class Running:
     """One replica and how to call it."""
 
     port: int
-    secret: str
     usage: FakeUsage
     pipe: RedisPipe
     leases: EdgeLeases
 
     def metadata(self, process: str) -> list[tuple[str, str]]:
-        return [("authorization", ProcessTokens(secret=self.secret, process=process, clock=SystemClock()).bearer())]
+        return process_metadata(process, "ratelimit")
 
     def stub(self) -> RateLimitServiceStub:
         return RateLimitServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
@@ -97,7 +95,7 @@ async def replica(
     db = await Database.connect(
         tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="ratelimit-test"
     )
-    clock, ids, secret = SystemClock(), RandomIds(), secrets.token_hex(32)
+    clock, ids = SystemClock(), RandomIds()
     pipe = RedisPipe(redis_url, timeout_seconds=timeout_seconds, greeting=greeting)
     policies, counters, usage = Policies(db), Counters(pipe), FakeUsage()
     leases = EdgeLeases(pipe=pipe, ids=ids)
@@ -127,11 +125,11 @@ async def replica(
                     ),
                 )
             ],
-            verifier=verifier(secret),
+            verifier=verifier("ratelimit"),
             clock=clock,
             ids=ids,
         )
-        yield Running(port=server.port, secret=secret, usage=usage, pipe=pipe, leases=leases)
+        yield Running(port=server.port, usage=usage, pipe=pipe, leases=leases)
         await server.stop(0.1)
         await seeder.stop()
         for loop in loops:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from cli.stack.parts import ROOT, inherited_environment, part_environment, parts
+from cli.stack.secrets import PROCESSES
 from contract.services import SERVICES
 
 EVERY = ["smtp", "upstream", *SERVICES, "gateway", "edge"]
@@ -30,8 +31,10 @@ def test_signing_key_and_peppers_stay_with_whom_they_concern(installation):
         for name, secret in (
             ("signing key", installation.secrets.signing_key),
             ("pepper", installation.secrets.key_pepper),
-            ("data key", installation.secrets.data_key),
-            ("process secret", installation.secrets.process_secret),
+            ("auth's data keys", installation.secrets.data_keys("auth")),
+            ("billing's data keys", installation.secrets.data_keys("billing")),
+            ("auth's page token key", installation.secrets.page_token_key("auth")),
+            *((f"key of {name}", installation.secrets.process_key(name).hex()) for name in PROCESSES),
             ("installation secret", installation.secrets.installation_secret),
             ("superuser", installation.secrets.postgres_passwords["postgres"]),
             ("owner", installation.secrets.postgres_passwords["tollway_owner"]),
@@ -40,8 +43,13 @@ def test_signing_key_and_peppers_stay_with_whom_they_concern(installation):
     assert holders == {
         "signing key": {"auth"},
         "pepper": {"auth", "edge"},
-        "data key": set(SERVICES),
-        "process secret": {*SERVICES, "gateway", "edge"},
+        "auth's data keys": {"auth"},
+        "billing's data keys": {"billing"},
+        "auth's page token key": {"auth"},
+        **{f"key of {name}": {name} for name in SERVICES},
+        "key of edge_proxy": {"edge"},
+        "key of graphql_gateway": {"gateway"},
+        "key of cli": set(),
         "installation secret": set(),
         "superuser": set(),
         "owner": set(),

@@ -16,6 +16,7 @@ from cli.stack.layout import Layout
 from cli.stack.ports import DEFAULT_PORTS, Ports
 from cli.stack.servers import kafka, running
 from cli.stack.servers.smtp import Mailbox
+from tests.support.processes import process_variables
 
 
 class Started:
@@ -135,7 +136,8 @@ def test_a_refused_subscription_is_said_in_one_line(monkeypatch, capsys):
     async def refuse(_settings):
         raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
 
-    monkeypatch.setenv("TOLLWAY_PROCESS_SECRET", "00" * 32)
+    for name, value in process_variables("cli").items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(subscriptions, "_main", refuse)
     with pytest.raises(SystemExit) as ended:
         subscriptions.main()

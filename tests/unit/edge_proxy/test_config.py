@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from edge_proxy.config import EdgeSettings
+from tests.support.processes import process_fields
 
-NEEDED = {"process_secret": "ab" * 32, "key_peppers": f"1:{'11' * 32},3:{'33' * 32},2:{'22' * 32}"}
+NEEDED = {**process_fields("edge_proxy"), "key_peppers": f"1:{'11' * 32},3:{'33' * 32},2:{'22' * 32}"}
 
 
 def test_newest_pepper_comes_first_and_secrets_do_not_show():

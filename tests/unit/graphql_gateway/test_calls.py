@@ -100,7 +100,7 @@ async def test_a_call_without_credentials_names_the_callers_address() -> None:
         admission=Admission(AdmissionLimits()),
         sign_ins=SignIns(AdmissionLimits()),
         ids=SequenceIds(),
-        vouch=lambda address: (("x-tollway-client-address", address),),
+        vouch=lambda address, _service: (("x-tollway-client-address", address),),
         monotonic=ManualClock(NOW).monotonic,
     )
     await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())

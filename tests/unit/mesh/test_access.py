@@ -13,12 +13,12 @@ from mesh.rpc import access
 from mesh.rpc.access import Principal, PrincipalKind
 from mesh.rpc.client import service_config
 from mesh.rpc.errors import InvalidFields, Unavailable
-from mesh.rpc.tokens import PROCESS_TOKEN_SECONDS, SESSION_SECONDS, ProcessTokens, SessionSigner
+from mesh.rpc.tokens import SESSION_SECONDS, SessionSigner
+from tests.support.processes import PROCESS_KEYS
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
 RULES = access.AccessRules(service.descriptor for service in SERVICES.values())
 LIST_KEYS = RULES.find("/tollway.auth.v1.AuthService/ListApiKeys")
-SECRET = "5" * 64
 
 
 def person(role=access_pb2.ROLE_MEMBER, organization_id=OWN, platform_roles=()):
@@ -123,7 +123,11 @@ def auth_side(clock):
 @pytest.fixture
 def verifier(clock, auth_side):
     return access.Verifier(
-        process_secret=SECRET, fetch_jwks=auth_side.fetch_jwks, resolve_service_account=auth_side.resolve, clock=clock
+        process_keys=PROCESS_KEYS,
+        audience="metering",
+        fetch_jwks=auth_side.fetch_jwks,
+        resolve_service_account=auth_side.resolve,
+        clock=clock,
     )
 
 
@@ -158,22 +162,6 @@ async def test_an_expired_session_is_refused(verifier):
         await verifier.principal(f"Bearer {token}")
 
 
-async def test_a_process_token_names_its_process_and_is_made_anew_in_time(verifier, clock):
-    tokens = ProcessTokens(secret=SECRET, process="billing", clock=clock)
-    first = tokens.bearer()
-    principal = await verifier.principal(first)
-    assert (principal.kind, principal.subject) == (PrincipalKind.PROCESS, "billing")
-    assert tokens.bearer() == first
-    clock.advance(PROCESS_TOKEN_SECONDS)
-    assert tokens.bearer() != first
-
-
-async def test_a_process_token_under_another_secret_is_refused(verifier, clock):
-    forged = ProcessTokens(secret="6" * 64, process="billing", clock=clock).bearer()
-    with pytest.raises(access.CredentialsInvalid):
-        await verifier.principal(forged)
-
-
 async def test_a_service_account_is_asked_for_once_a_second(verifier, auth_side, clock):
     auth_side.accounts["tw_sa_1"] = person()
     for _ in range(3):
@@ -199,7 +187,9 @@ async def test_auth_away_is_unavailable_not_refused(clock):
     async def away(*_):
         raise Unavailable
 
-    verifier = access.Verifier(process_secret=SECRET, fetch_jwks=away, resolve_service_account=away, clock=clock)
+    verifier = access.Verifier(
+        process_keys=PROCESS_KEYS, audience="metering", fetch_jwks=away, resolve_service_account=away, clock=clock
+    )
     token, _ = SessionSigner(seed=bytes(32), clock=clock, ids=SequenceIds()).issue(
         person_id=OWN, organization_id=OWN, role="owner"
     )

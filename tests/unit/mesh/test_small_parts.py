@@ -21,6 +21,7 @@ from mesh.database import sql
 from mesh.database.migrate import MIGRATIONS, MigrationError, discover
 from mesh.ids import LEAD_MS_MAX, RandomIds, SequenceIds
 from mesh.rpc import errors
+from tests.support.processes import PUBLIC_KEYS
 
 
 def test_ids_are_version_7_unique_and_in_order():
@@ -96,13 +97,14 @@ def test_wrong_addresses_are_refused(text):
 
 
 def test_a_wrong_environment_is_told_completely_and_without_values(monkeypatch, capsys):
-    monkeypatch.delenv("TOLLWAY_PROCESS_SECRET", raising=False)
+    monkeypatch.delenv("TOLLWAY_PROCESS_KEY", raising=False)
+    monkeypatch.setenv("TOLLWAY_PROCESS_PUBLIC_KEYS", PUBLIC_KEYS)
     monkeypatch.setenv("TOLLWAY_LOG_LEVEL", "hush-hush")
     with pytest.raises(SystemExit) as ended:
         config.load(config.ProcessSettings)
     lines = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
-    assert sorted(line.split(":")[0] for line in lines) == ["TOLLWAY_LOG_LEVEL", "TOLLWAY_PROCESS_SECRET"]
+    assert sorted(line.split(":")[0] for line in lines) == ["TOLLWAY_LOG_LEVEL", "TOLLWAY_PROCESS_KEY"]
     assert "hush-hush" not in str(lines)
 
 
