@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cli.commands.events import events
 from cli.commands.migrate import migrate
 from cli.commands.seed import seed
 from cli.commands.status import status
@@ -15,5 +16,5 @@ def tollway() -> None:
     """Tollway: a gateway that meters every request and bills for it."""
 
 
-for command in (up, dev, status, migrate, seed):
+for command in (up, dev, status, migrate, seed, events):
     tollway.add_command(command)

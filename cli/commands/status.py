@@ -9,7 +9,7 @@ import click
 from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
 from cli.stack import StackError, stack_file
-from cli.stack.children import not_ready_reason
+from cli.stack.children import degraded_reason, not_ready_reason
 from cli.stack.layout import Layout, is_locked
 
 
@@ -25,7 +25,8 @@ def status(data_dir: Path) -> None:
         reasons = {name: not_ready_reason(url) for name, url in stack_file.ready_urls(described).items()}
         for name, reason in reasons.items():
             pids = " ".join(str(pid) for pid in described["pids"].get(name, []))
-            click.echo(f"{name:13} {reason or 'ready':8} {pids}")
+            degraded = "" if reason else degraded_reason(stack_file.ready_urls(described)[name])
+            click.echo(f"{name:13} {reason or 'ready':8} {pids}{f'  degraded: {degraded}' if degraded else ''}")
         for label, url in (("edge", described["edge"]["url"]), ("gateway", described["gateway"]["url"])):
             click.echo(f"{label:13} {url}")
         if any(reasons.values()):

@@ -158,6 +158,16 @@ def not_ready_reason(url: str) -> str:
     return "" if status == http.client.OK else f"{url} answers {status}: {body}"
 
 
+def degraded_reason(url: str) -> str:
+    """Returns what a part that is ready does without, in a few words; empty where it misses nothing or is not HTTP."""
+    if urlsplit(url).scheme == "tcp":
+        return ""
+    try:
+        return _degraded(_get(url)[1])
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
 def _get(url: str) -> tuple[int, str]:
     target = urlsplit(url)
     connection = http.client.HTTPConnection(str(target.hostname), target.port, timeout=PROBE_SECONDS_MAX)

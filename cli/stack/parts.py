@@ -25,7 +25,7 @@ EDGE_DRAIN_SECONDS: Final = 5
 MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
 WITH_PEPPERS: Final = ("auth", "edge")
 WITH_DATA_KEYS: Final = ("auth", "billing", "notification")
-WITH_PAGE_TOKENS: Final = ("auth", "billing")
+WITH_PAGE_TOKENS: Final = ("auth", "billing", "metering")
 # Counting and pricing come after the answer; a batch of theirs must not hold up a decision on the same core.
 AFTER_THE_REQUEST: Final = ("metering", "billing", "notification")
 AFTER_THE_REQUEST_NICENESS: Final = 10

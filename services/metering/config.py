@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from contract.services import METERING
-from mesh.config import ServiceSettings
+from mesh.config import HexKey, ServiceSettings
 
 
 class MeteringSettings(ServiceSettings):
@@ -19,3 +19,4 @@ class MeteringSettings(ServiceSettings):
     metering_system_dsn: SecretStr
     metering_read_dsn: SecretStr | None = None
     kafka_bootstrap: str | None = None
+    page_token_key: HexKey

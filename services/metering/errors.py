@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.rpc.errors import InvalidArgument, Unavailable
+from mesh.rpc.errors import InvalidArgument, NotFound, Unavailable
 
 
 class BatchTooLarge(InvalidArgument):
@@ -15,6 +15,10 @@ class JournalIdInvalid(InvalidArgument):
 
 class NextOffsetInvalid(InvalidArgument):
     """The position behind the batch must not be negative."""
+
+
+class DeadLetterNotFound(NotFound):
+    """There is no such dead letter."""
 
 
 class IngestUnavailable(Unavailable):

@@ -119,13 +119,28 @@ class Ingester:
         Raises:
             DatabaseUnavailable: Nothing was taken in, as far as is known; send all of it again.
         """
+        return await self._apply(batches, None)
+
+    async def apply_in(self, tx: Connection, batches: Sequence[IngestBatch]) -> list[BatchResult]:
+        """Take batches in as a part of the caller's transaction, which must end with this call's success or not at all.
+
+        Args:
+            tx: A transaction of the system role.
+            batches: As for `apply`.
+        """
+        return await self._apply(batches, tx)
+
+    async def _apply(self, batches: Sequence[IngestBatch], within: Connection | None) -> list[BatchResult]:
         now = self._clock.now()
         found = _sort_out(batches, unix_us(now))
         traceparents = [context for context in map(traceparent_of, found.payloads) if context][:TRACES_LINKED_MAX]
         with span("metering.ingest", next(iter(traceparents), None), links=traceparents[1:]):
-            async with self._db.system() as tx:
-                made = await self._write(tx, batches, found, now)
-        self._remember(made)
+            if within is not None:
+                await self._write(within, batches, found, now)
+            else:
+                async with self._db.system() as tx:
+                    made = await self._write(tx, batches, found, now)
+                self._remember(made)
         _count(found)
         return [
             BatchResult(accepted_count=accepted, duplicate_count=duplicate, dead_count=dead)

@@ -74,6 +74,43 @@ class DeadLetter:
     detail: str
 
 
+class LetterState(Enum):
+    """What became of a dead letter."""
+
+    WAITING = "waiting"
+    REPLAYED = "replayed"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterKey:
+    """Which dead letter: the same payload is one per reason."""
+
+    payload_hash: bytes
+    reason: DeadReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterPlace:
+    """A dead letter's place in the list of all."""
+
+    create_time: datetime
+    key: DeadLetterKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLetter:
+    """A dead letter as it is kept; `resolver` and `resolve_time` are None while it waits."""
+
+    place: DeadLetterPlace
+    detail: str
+    source: Source
+    payload: bytes
+    state: LetterState
+    resolve_time: datetime | None
+    resolver: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """What became of a batch's events. Events without an organization are in none of the counts."""

@@ -58,3 +58,31 @@ FROM (
 GROUP BY start_time, api_key_id, route_id, status_class
 ORDER BY start_time, api_key_id, route_id, status_class
 LIMIT $8
+
+-- name: count_waiting_letters
+SELECT count(*) FROM (SELECT FROM dead_letters WHERE state = 'waiting' LIMIT $1) AS waiting
+
+-- name: list_letters
+-- Behind a place in the order of the index; $2 to $4 are null for the first page.
+SELECT payload_hash, reason, detail, source, source_partition, payload, create_time, state, resolve_time, resolver
+FROM dead_letters
+WHERE state = $1 AND ($2::timestamptz IS NULL OR (create_time, payload_hash, reason) > ($2, $3::bytea, $4::text))
+ORDER BY create_time, payload_hash, reason
+LIMIT $5
+
+-- name: find_letter
+SELECT payload_hash, reason, detail, source, source_partition, payload, create_time, state, resolve_time, resolver
+FROM dead_letters
+WHERE payload_hash = $1 AND reason = $2
+
+-- name: lock_letter
+-- Two operators may decide at once: the second one waits and then finds what the first one decided.
+SELECT payload_hash, reason, detail, source, source_partition, payload, create_time, state, resolve_time, resolver
+FROM dead_letters
+WHERE payload_hash = $1 AND reason = $2
+FOR UPDATE
+
+-- name: resolve_letter
+UPDATE dead_letters SET state = $3, resolve_time = $4, resolver = $5
+WHERE payload_hash = $1 AND reason = $2
+RETURNING payload_hash, reason, detail, source, source_partition, payload, create_time, state, resolve_time, resolver

@@ -20,10 +20,10 @@ from mesh.database.pools import Database
 from mesh.rpc.access import Principal, platform_role_has
 from mesh.rpc.errors import RpcError, Violations
 from services.metering import store
+from services.metering.clients import OwnKeys
 from services.metering.errors import IngestUnavailable
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX
 from services.metering.model import BatchResult, IngestBatch, UsageQuery, UsageRow
-from services.metering.own_keys import OwnKeys
 
 BATCHES_WAITING_MAX: Final = 64
 WRITERS_COUNT: Final = 2

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
 from contract import events
 from mesh.database import sql
 from mesh.database.pools import Connection
-from services.metering.model import DeadLetter, Dimension, Position, Source, StagedEvent, UsageQuery, UsageRow
+from services.metering.model import (
+    DeadLetter,
+    DeadLetterKey,
+    DeadLetterPlace,
+    DeadReason,
+    Dimension,
+    LetterState,
+    Position,
+    Source,
+    StagedEvent,
+    StoredLetter,
+    UsageQuery,
+    UsageRow,
+)
 
 QUERIES: Final = sql.load(__package__)
 # Statements about all columns of an event; the contract's table fills them in.
@@ -89,6 +102,48 @@ async def insert_dead_letters(tx: Connection, letters: Sequence[DeadLetter], now
         for letter in sorted(letters, key=lambda each: (each.payload_hash, each.reason.value))
     ]
     await tx.executemany(QUERIES["insert_dead_letter"], rows)
+
+
+async def count_waiting_letters(tx: Connection, *, count_max: int) -> int:
+    """Return how many dead letters wait, at most `count_max`."""
+    count: int = await tx.fetchval(QUERIES["count_waiting_letters"], count_max)
+    return count
+
+
+async def list_letters(
+    tx: Connection, state: LetterState, *, after: DeadLetterPlace | None, limit: int
+) -> list[StoredLetter]:
+    """Return dead letters in one state, the oldest first, from behind a place."""
+    place = (after.create_time, after.key.payload_hash, after.key.reason.value) if after else (None, None, None)
+    return [_letter(row) for row in await tx.fetch(QUERIES["list_letters"], state.value, *place, limit)]
+
+
+async def find_letter(tx: Connection, key: DeadLetterKey, *, is_locked: bool) -> StoredLetter | None:
+    """Return a dead letter, locked until the transaction ends where that is asked for."""
+    name = "lock_letter" if is_locked else "find_letter"
+    row = await tx.fetchrow(QUERIES[name], key.payload_hash, key.reason.value)
+    return _letter(row) if row else None
+
+
+async def resolve_letter(
+    tx: Connection, key: DeadLetterKey, *, state: LetterState, now: datetime, resolver: str
+) -> StoredLetter:
+    """Note what was decided about a dead letter."""
+    row = await tx.fetchrow(QUERIES["resolve_letter"], key.payload_hash, key.reason.value, state.value, now, resolver)
+    return _letter(row)
+
+
+def _letter(row: Any) -> StoredLetter:
+    key = DeadLetterKey(payload_hash=row["payload_hash"], reason=DeadReason(row["reason"]))
+    return StoredLetter(
+        place=DeadLetterPlace(create_time=row["create_time"], key=key),
+        detail=row["detail"],
+        source=Source(name=row["source"], partition=row["source_partition"]),
+        payload=row["payload"],
+        state=LetterState(row["state"]),
+        resolve_time=row["resolve_time"],
+        resolver=row["resolver"],
+    )
 
 
 async def query_usage(tx: Connection, query: UsageQuery, *, rows_max: int) -> list[UsageRow]:

@@ -18,10 +18,12 @@ from tollway.metering.v1.metering_service_pb2_grpc import (
 from mesh.clock import SystemClock
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
+from mesh.pagination import PageTokens
 from mesh.rpc.access import Principal
 from mesh.rpc.server import Server
+from services.metering.dead_letters import DeadLetters
 from services.metering.ingest import Ingester
-from services.metering.rpc import MeteringHandler
+from services.metering.rpc.handler import MeteringHandler
 from services.metering.service import IngestQueue, UsageService
 from tests.support.metering import verifier
 from tests.support.postgres import TestDatabase
@@ -74,7 +76,12 @@ async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
             (
                 pb.DESCRIPTOR.services_by_name["MeteringService"],
                 add_MeteringServiceServicer_to_server,
-                MeteringHandler(queue=queue, usage=UsageService(db=db, own_keys=NoKeys())),
+                MeteringHandler(
+                    queue=queue,
+                    usage=UsageService(db=db, own_keys=NoKeys()),
+                    dead_letters=DeadLetters(db=db, ingester=ingester, clock=clock, ids=RandomIds()),
+                    page_tokens=PageTokens(bytes(32)),
+                ),
             )
         ],
         verifier=verifier("metering"),

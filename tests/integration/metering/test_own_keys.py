@@ -10,9 +10,9 @@ from tollway.options.v1 import access_pb2
 
 from mesh.database.pools import Database
 from mesh.rpc.access import Principal, PrincipalKind
+from services.metering.clients import AuthKeys
 from services.metering.ingest import Ingester
 from services.metering.model import IngestBatch, Source, UsageQuery
-from services.metering.own_keys import AuthKeys
 from services.metering.service import UsageService
 from tests.support.metering import API_KEY, ORGANIZATION, payload
 

@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tollway.metering.v1 import metering_service_pb2 as pb
 
 from mesh.rpc.errors import InvalidFields
-from services.metering.convert import from_query_usage_request, to_decimal_string, to_query_usage_response
 from services.metering.model import Dimension, UsageRow
+from services.metering.rpc.usage import from_query_usage_request, to_decimal_string, to_query_usage_response
 
 ORGANIZATION = uuid.UUID(int=5)
 START = datetime(2026, 11, 1, 12, 15, tzinfo=UTC)

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from tollway.metering.v1 import metering_service_pb2 as pb
 
 from services.metering.errors import BatchTooLarge, IngestUnavailable, NextOffsetInvalid
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX
 from services.metering.model import BatchResult, IngestBatch, Source
-from services.metering.rpc import MeteringHandler, pb
+from services.metering.rpc.ingest import IngestRpcs
 from services.metering.service import IngestQueue
 
 JOURNAL_ID = "01900000-0000-7000-8000-000000000001"
@@ -80,7 +81,7 @@ def message(**changes: object) -> pb.IngestRequest:
 
 async def test_a_stream_is_answered_batch_by_batch_in_order(queue: IngestQueue, recorder: Recorder) -> None:
     recorder.gate.set()
-    handler = MeteringHandler(queue=queue, usage=None)  # type: ignore[arg-type]
+    handler = IngestRpcs(queue)
     stream = handler.Ingest(requests(message(), message(batch_id=2, events=[b"x"] * 3)), None)
     assert [(answer.batch_id, answer.accepted_count) async for answer in stream] == [(1, 1), (2, 3)]
 
@@ -93,7 +94,7 @@ async def test_a_wrong_batch_ends_the_stream_after_those_before_it(
     queue: IngestQueue, recorder: Recorder, changes: dict[str, object], error: type[Exception]
 ) -> None:
     recorder.gate.set()
-    handler = MeteringHandler(queue=queue, usage=None)  # type: ignore[arg-type]
+    handler = IngestRpcs(queue)
     stream = handler.Ingest(requests(message(), message(batch_id=2, **changes)), None)
     assert (await anext(stream)).batch_id == 1
     with pytest.raises(error):

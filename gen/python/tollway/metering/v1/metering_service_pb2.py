@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollway.options.v1 import access_pb2 as tollway_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollway/metering/v1/metering_service.proto\x12\x13tollway.metering.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"Z\n\rIngestRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x04 \x03(\x0c\"g\n\x0eIngestResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x03 \x01(\r\x12\x12\n\ndead_count\x18\x04 \x01(\r\"\xf3\x01\n\x11QueryUsageRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0bgranularity\x18\x04 \x01(\x0e\x32 .tollway.metering.v1.Granularity\x12\x30\n\x08group_by\x18\x05 \x03(\x0e\x32\x1e.tollway.metering.v1.Dimension\"A\n\x12QueryUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.tollway.metering.v1.UsageRow\"\xa4\x01\n\x08UsageRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x02 \x03(\t\x12\x15\n\rrequest_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x62illable_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x62illable_units\x18\x05 \x01(\t\x12\x12\n\ntest_count\x18\x06 \x01(\x03*s\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x1c\n\x18GRANULARITY_QUARTER_HOUR\x10\x01\x12\x14\n\x10GRANULARITY_HOUR\x10\x02\x12\x13\n\x0fGRANULARITY_DAY\x10\x03*n\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IMENSION_API_KEY\x10\x01\x12\x13\n\x0f\x44IMENSION_ROUTE\x10\x02\x12\x1a\n\x16\x44IMENSION_STATUS_CLASS\x10\x03\x32\xc7\x02\n\x0fMeteringService\x12j\n\x06Ingest\x12\".tollway.metering.v1.IngestRequest\x1a#.tollway.metering.v1.IngestResponse\"\x13\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy(\x01\x30\x01\x12\xc7\x01\n\nQueryUsage\x12&.tollway.metering.v1.QueryUsageRequest\x1a\'.tollway.metering.v1.QueryUsageResponse\"h\x90\x02\x01\x82\x80\x19,\x08\x05\x12\x0forganization_id\x1a\x03\x01\x02\x03\"\x07\x62illing\"\tratelimit\x82\xd3\xe4\x93\x02/\x12-/api/v1/organizations/{organization_id}/usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollway/metering/v1/metering_service.proto\x12\x13tollway.metering.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"\xd0\x02\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x35\n\x06reason\x18\x02 \x01(\x0e\x32%.tollway.metering.v1.DeadLetterReason\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x18\n\x10source_partition\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x05state\x18\x07 \x01(\x0e\x32$.tollway.metering.v1.DeadLetterState\x12\x30\n\x0cresolve_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08resolver\x18\t \x01(\t\x12\x0f\n\x07payload\x18\n \x01(\x0c\"Z\n\rIngestRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x04 \x03(\x0c\"g\n\x0eIngestResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x03 \x01(\r\x12\x12\n\ndead_count\x18\x04 \x01(\r\"\xf3\x01\n\x11QueryUsageRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0bgranularity\x18\x04 \x01(\x0e\x32 .tollway.metering.v1.Granularity\x12\x30\n\x08group_by\x18\x05 \x03(\x0e\x32\x1e.tollway.metering.v1.Dimension\"A\n\x12QueryUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.tollway.metering.v1.UsageRow\"\xa4\x01\n\x08UsageRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x02 \x03(\t\x12\x15\n\rrequest_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x62illable_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x62illable_units\x18\x05 \x01(\t\x12\x12\n\ntest_count\x18\x06 \x01(\x03\"\x8d\x01\n\x16ListDeadLettersRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.tollway.metering.v1.DeadLetterState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.tollway.metering.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x14GetDeadLetterRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x02 \x01(\t\"L\n\x18ReplayDeadLettersRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x02 \x03(\t\"R\n\x19ReplayDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.tollway.metering.v1.DeadLetter\"J\n\x16\x44ropDeadLettersRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x02 \x03(\t\"P\n\x17\x44ropDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.tollway.metering.v1.DeadLetter*s\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x1c\n\x18GRANULARITY_QUARTER_HOUR\x10\x01\x12\x14\n\x10GRANULARITY_HOUR\x10\x02\x12\x13\n\x0fGRANULARITY_DAY\x10\x03*n\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IMENSION_API_KEY\x10\x01\x12\x13\n\x0f\x44IMENSION_ROUTE\x10\x02\x12\x1a\n\x16\x44IMENSION_STATUS_CLASS\x10\x03*\xba\x01\n\x10\x44\x65\x61\x64LetterReason\x12\"\n\x1e\x44\x45\x41\x44_LETTER_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x44\x45\x41\x44_LETTER_REASON_UNREADABLE\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_REASON_INVALID\x10\x02\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_REASON_TOO_OLD\x10\x03\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_REASON_CONFLICT\x10\x04*\x92\x01\n\x0f\x44\x65\x61\x64LetterState\x12!\n\x1d\x44\x45\x41\x44_LETTER_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_STATE_WAITING\x10\x01\x12\x1e\n\x1a\x44\x45\x41\x44_LETTER_STATE_REPLAYED\x10\x02\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_STATE_DROPPED\x10\x03\x32\xf7\x06\n\x0fMeteringService\x12j\n\x06Ingest\x12\".tollway.metering.v1.IngestRequest\x1a#.tollway.metering.v1.IngestResponse\"\x13\x82\x80\x19\x0f\x1a\x01\x03\"\nedge_proxy(\x01\x30\x01\x12\xc7\x01\n\nQueryUsage\x12&.tollway.metering.v1.QueryUsageRequest\x1a\'.tollway.metering.v1.QueryUsageResponse\"h\x90\x02\x01\x82\x80\x19,\x08\x05\x12\x0forganization_id\x1a\x03\x01\x02\x03\"\x07\x62illing\"\tratelimit\x82\xd3\xe4\x93\x02/\x12-/api/v1/organizations/{organization_id}/usage\x12\x8c\x01\n\x0fListDeadLetters\x12+.tollway.metering.v1.ListDeadLettersRequest\x1a,.tollway.metering.v1.ListDeadLettersResponse\"\x1e\x90\x02\x01\x82\x80\x19\x17\x08\n\x12\x0forganization_id\x1a\x02\x01\x02\x12{\n\rGetDeadLetter\x12).tollway.metering.v1.GetDeadLetterRequest\x1a\x1f.tollway.metering.v1.DeadLetter\"\x1e\x90\x02\x01\x82\x80\x19\x17\x08\n\x12\x0forganization_id\x1a\x02\x01\x02\x12\x92\x01\n\x11ReplayDeadLetters\x12-.tollway.metering.v1.ReplayDeadLettersRequest\x1a..tollway.metering.v1.ReplayDeadLettersResponse\"\x1e\x90\x02\x02\x82\x80\x19\x17\x08\x0b\x12\x0forganization_id\x1a\x02\x01\x02\x12\x8c\x01\n\x0f\x44ropDeadLetters\x12+.tollway.metering.v1.DropDeadLettersRequest\x1a,.tollway.metering.v1.DropDeadLettersResponse\"\x1e\x90\x02\x02\x82\x80\x19\x17\x08\x0b\x12\x0forganization_id\x1a\x02\x01\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,20 +38,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METERINGSERVICE'].methods_by_name['Ingest']._serialized_options = b'\202\200\031\017\032\001\003\"\nedge_proxy'
   _globals['_METERINGSERVICE'].methods_by_name['QueryUsage']._loaded_options = None
   _globals['_METERINGSERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\220\002\001\202\200\031,\010\005\022\017organization_id\032\003\001\002\003\"\007billing\"\tratelimit\202\323\344\223\002/\022-/api/v1/organizations/{organization_id}/usage'
-  _globals['_GRANULARITY']._serialized_start=840
-  _globals['_GRANULARITY']._serialized_end=955
-  _globals['_DIMENSION']._serialized_start=957
-  _globals['_DIMENSION']._serialized_end=1067
-  _globals['_INGESTREQUEST']._serialized_start=163
-  _globals['_INGESTREQUEST']._serialized_end=253
-  _globals['_INGESTRESPONSE']._serialized_start=255
-  _globals['_INGESTRESPONSE']._serialized_end=358
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=361
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=604
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=606
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=671
-  _globals['_USAGEROW']._serialized_start=674
-  _globals['_USAGEROW']._serialized_end=838
-  _globals['_METERINGSERVICE']._serialized_start=1070
-  _globals['_METERINGSERVICE']._serialized_end=1397
+  _globals['_METERINGSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
+  _globals['_METERINGSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\220\002\001\202\200\031\027\010\n\022\017organization_id\032\002\001\002'
+  _globals['_METERINGSERVICE'].methods_by_name['GetDeadLetter']._loaded_options = None
+  _globals['_METERINGSERVICE'].methods_by_name['GetDeadLetter']._serialized_options = b'\220\002\001\202\200\031\027\010\n\022\017organization_id\032\002\001\002'
+  _globals['_METERINGSERVICE'].methods_by_name['ReplayDeadLetters']._loaded_options = None
+  _globals['_METERINGSERVICE'].methods_by_name['ReplayDeadLetters']._serialized_options = b'\220\002\002\202\200\031\027\010\013\022\017organization_id\032\002\001\002'
+  _globals['_METERINGSERVICE'].methods_by_name['DropDeadLetters']._loaded_options = None
+  _globals['_METERINGSERVICE'].methods_by_name['DropDeadLetters']._serialized_options = b'\220\002\002\202\200\031\027\010\013\022\017organization_id\032\002\001\002'
+  _globals['_GRANULARITY']._serialized_start=1823
+  _globals['_GRANULARITY']._serialized_end=1938
+  _globals['_DIMENSION']._serialized_start=1940
+  _globals['_DIMENSION']._serialized_end=2050
+  _globals['_DEADLETTERREASON']._serialized_start=2053
+  _globals['_DEADLETTERREASON']._serialized_end=2239
+  _globals['_DEADLETTERSTATE']._serialized_start=2242
+  _globals['_DEADLETTERSTATE']._serialized_end=2388
+  _globals['_DEADLETTER']._serialized_start=164
+  _globals['_DEADLETTER']._serialized_end=500
+  _globals['_INGESTREQUEST']._serialized_start=502
+  _globals['_INGESTREQUEST']._serialized_end=592
+  _globals['_INGESTRESPONSE']._serialized_start=594
+  _globals['_INGESTRESPONSE']._serialized_end=697
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=700
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=943
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=945
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=1010
+  _globals['_USAGEROW']._serialized_start=1013
+  _globals['_USAGEROW']._serialized_end=1177
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1180
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1321
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1323
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1428
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1430
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=1501
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1503
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1579
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1581
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1663
+  _globals['_DROPDEADLETTERSREQUEST']._serialized_start=1665
+  _globals['_DROPDEADLETTERSREQUEST']._serialized_end=1739
+  _globals['_DROPDEADLETTERSRESPONSE']._serialized_start=1741
+  _globals['_DROPDEADLETTERSRESPONSE']._serialized_end=1821
+  _globals['_METERINGSERVICE']._serialized_start=2391
+  _globals['_METERINGSERVICE']._serialized_end=3278
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,128 @@ DIMENSION_STATUS_CLASS: Dimension.ValueType  # 3
 """`2xx`, `3xx`, `4xx`, `5xx`."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
+class _DeadLetterReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeadLetterReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadLetterReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEAD_LETTER_REASON_UNSPECIFIED: _DeadLetterReason.ValueType  # 0
+    """Never set."""
+    DEAD_LETTER_REASON_UNREADABLE: _DeadLetterReason.ValueType  # 1
+    """The bytes are no event."""
+    DEAD_LETTER_REASON_INVALID: _DeadLetterReason.ValueType  # 2
+    """A field cannot be stored."""
+    DEAD_LETTER_REASON_TOO_OLD: _DeadLetterReason.ValueType  # 3
+    """Its journal's position was taken in before ids of that time were forgotten, so it would be counted twice."""
+    DEAD_LETTER_REASON_CONFLICT: _DeadLetterReason.ValueType  # 4
+    """Its id is stored with another payload."""
+
+class DeadLetterReason(_DeadLetterReason, metaclass=_DeadLetterReasonEnumTypeWrapper):
+    """Why an event was not taken in."""
+
+DEAD_LETTER_REASON_UNSPECIFIED: DeadLetterReason.ValueType  # 0
+"""Never set."""
+DEAD_LETTER_REASON_UNREADABLE: DeadLetterReason.ValueType  # 1
+"""The bytes are no event."""
+DEAD_LETTER_REASON_INVALID: DeadLetterReason.ValueType  # 2
+"""A field cannot be stored."""
+DEAD_LETTER_REASON_TOO_OLD: DeadLetterReason.ValueType  # 3
+"""Its journal's position was taken in before ids of that time were forgotten, so it would be counted twice."""
+DEAD_LETTER_REASON_CONFLICT: DeadLetterReason.ValueType  # 4
+"""Its id is stored with another payload."""
+Global___DeadLetterReason: _TypeAlias = DeadLetterReason  # noqa: Y015
+
+class _DeadLetterState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeadLetterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadLetterState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEAD_LETTER_STATE_UNSPECIFIED: _DeadLetterState.ValueType  # 0
+    """In a request: those that wait."""
+    DEAD_LETTER_STATE_WAITING: _DeadLetterState.ValueType  # 1
+    """An operator has to decide; metering's health is degraded."""
+    DEAD_LETTER_STATE_REPLAYED: _DeadLetterState.ValueType  # 2
+    """Its event was taken in, or was there already."""
+    DEAD_LETTER_STATE_DROPPED: _DeadLetterState.ValueType  # 3
+    """It was given up."""
+
+class DeadLetterState(_DeadLetterState, metaclass=_DeadLetterStateEnumTypeWrapper):
+    """What became of a dead letter."""
+
+DEAD_LETTER_STATE_UNSPECIFIED: DeadLetterState.ValueType  # 0
+"""In a request: those that wait."""
+DEAD_LETTER_STATE_WAITING: DeadLetterState.ValueType  # 1
+"""An operator has to decide; metering's health is degraded."""
+DEAD_LETTER_STATE_REPLAYED: DeadLetterState.ValueType  # 2
+"""Its event was taken in, or was there already."""
+DEAD_LETTER_STATE_DROPPED: DeadLetterState.ValueType  # 3
+"""It was given up."""
+Global___DeadLetterState: _TypeAlias = DeadLetterState  # noqa: Y015
+
+@_typing.final
+class DeadLetter(_message.Message):
+    """An event that could not be taken in. It is kept until an operator decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCE_PARTITION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESOLVE_TIME_FIELD_NUMBER: _builtins.int
+    RESOLVER_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    dead_letter_id: _builtins.str
+    """Names the payload and the reason: the same payload that dies again for the same reason is the same dead letter."""
+    reason: Global___DeadLetterReason.ValueType
+    """Why it was not taken in."""
+    detail: _builtins.str
+    """Which fields are wrong, and what would be right."""
+    source: _builtins.str
+    """The journal or the topic that it came from."""
+    source_partition: _builtins.int
+    """The topic's partition; 0 for a journal."""
+    state: Global___DeadLetterState.ValueType
+    """What became of it."""
+    resolver: _builtins.str
+    """Who decided: a person's or service account's UUID; empty while it waits."""
+    payload: _builtins.bytes
+    """The serialised `tollway.events.v1.UsageEvent`, as it came; only in the answer of GetDeadLetter."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it first arrived."""
+
+    @_builtins.property
+    def resolve_time(self) -> _timestamp_pb2.Timestamp:
+        """When an operator decided; unset while it waits."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter_id: _builtins.str = ...,
+        reason: Global___DeadLetterReason.ValueType = ...,
+        detail: _builtins.str = ...,
+        source: _builtins.str = ...,
+        source_partition: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___DeadLetterState.ValueType = ...,
+        resolve_time: _timestamp_pb2.Timestamp | None = ...,
+        resolver: _builtins.str = ...,
+        payload: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "resolve_time", b"resolve_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dead_letter_id", b"dead_letter_id", "detail", b"detail", "payload", b"payload", "reason", b"reason", "resolve_time", b"resolve_time", "resolver", b"resolver", "source", b"source", "source_partition", b"source_partition", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
 @_typing.final
 class IngestRequest(_message.Message):
     """Part of a journal."""
@@ -259,3 +381,195 @@ class UsageRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
+    """Which dead letters to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The operator's own organization, UUID."""
+    state: Global___DeadLetterState.ValueType
+    """Only those in this state; unspecified means those that wait."""
+    page_size: _builtins.int
+    """At most 100; 0 means 50."""
+    page_token: _builtins.str
+    """From the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        state: Global___DeadLetterState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
+    """A page of dead letters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """The oldest first, without their payloads."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class GetDeadLetterRequest(_message.Message):
+    """Which dead letter to get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The operator's own organization, UUID."""
+    dead_letter_id: _builtins.str
+    """The dead letter."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        dead_letter_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_id", b"dead_letter_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeadLetterRequest: _TypeAlias = GetDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDeadLettersRequest(_message.Message):
+    """Which dead letters to take in again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_IDS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The operator's own organization, UUID; its audit log gets an entry."""
+    @_builtins.property
+    def dead_letter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 100 dead letters."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        dead_letter_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_ids", b"dead_letter_ids", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeadLettersRequest: _TypeAlias = ReplayDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDeadLettersResponse(_message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """In the order of the request, without their payloads."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeadLettersResponse: _TypeAlias = ReplayDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class DropDeadLettersRequest(_message.Message):
+    """Which dead letters to give up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_IDS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The operator's own organization, UUID; its audit log gets an entry."""
+    @_builtins.property
+    def dead_letter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 100 dead letters."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        dead_letter_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_ids", b"dead_letter_ids", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropDeadLettersRequest: _TypeAlias = DropDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class DropDeadLettersResponse(_message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """In the order of the request, without their payloads."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropDeadLettersResponse: _TypeAlias = DropDeadLettersResponse  # noqa: Y015

@@ -45,6 +45,26 @@ class MeteringServiceStub:
                 request_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/tollway.metering.v1.MeteringService/ListDeadLetters',
+                request_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/tollway.metering.v1.MeteringService/GetDeadLetter',
+                request_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DeadLetter.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/tollway.metering.v1.MeteringService/ReplayDeadLetters',
+                request_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.DropDeadLetters = channel.unary_unary(
+                '/tollway.metering.v1.MeteringService/DropDeadLetters',
+                request_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersRequest.SerializeToString,
+                response_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class MeteringServiceServicer:
@@ -65,6 +85,35 @@ class MeteringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """Lists events that could not be taken in, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """Gets one of them with its payload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetters(self, request, context):
+        """Takes waiting dead letters in again, each through the ordinary ingest: an event that is stored already is not counted
+        twice. One that still cannot be taken in goes on waiting; one that is dealt with is left as it is. Audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDeadLetters(self, request, context):
+        """Gives waiting dead letters up. They are kept and shown, but are never taken in. Audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MeteringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +126,26 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageRequest.FromString,
                     response_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DeadLetter.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'DropDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDeadLetters,
+                    request_deserializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersRequest.FromString,
+                    response_serializer=tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +203,114 @@ class MeteringService:
             '/tollway.metering.v1.MeteringService/QueryUsage',
             tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageRequest.SerializeToString,
             tollway_dot_metering_dot_v1_dot_metering__service__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.metering.v1.MeteringService/ListDeadLetters',
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersRequest.SerializeToString,
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.metering.v1.MeteringService/GetDeadLetter',
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.GetDeadLetterRequest.SerializeToString,
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.DeadLetter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.metering.v1.MeteringService/ReplayDeadLetters',
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.metering.v1.MeteringService/DropDeadLetters',
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersRequest.SerializeToString,
+            tollway_dot_metering_dot_v1_dot_metering__service__pb2.DropDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

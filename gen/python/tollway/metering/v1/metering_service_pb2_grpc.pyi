@@ -37,6 +37,16 @@ class MeteringServiceStub:
     """Takes batches of events from a journal and answers each batch once it is committed. The same events may come again."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.QueryUsageRequest, _metering_service_pb2.QueryUsageResponse]
     """Sums usage over a range, by time and by dimensions."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.ListDeadLettersRequest, _metering_service_pb2.ListDeadLettersResponse]
+    """Lists events that could not be taken in, the oldest first."""
+    GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.GetDeadLetterRequest, _metering_service_pb2.DeadLetter]
+    """Gets one of them with its payload."""
+    ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.ReplayDeadLettersRequest, _metering_service_pb2.ReplayDeadLettersResponse]
+    """Takes waiting dead letters in again, each through the ordinary ingest: an event that is stored already is not counted
+    twice. One that still cannot be taken in goes on waiting; one that is dealt with is left as it is. Audited.
+    """
+    DropDeadLetters: _grpc.UnaryUnaryMultiCallable[_metering_service_pb2.DropDeadLettersRequest, _metering_service_pb2.DropDeadLettersResponse]
+    """Gives waiting dead letters up. They are kept and shown, but are never taken in. Audited."""
 
 @_typing.type_check_only
 class MeteringServiceAsyncStub(MeteringServiceStub):
@@ -47,6 +57,16 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """Takes batches of events from a journal and answers each batch once it is committed. The same events may come again."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.QueryUsageRequest, _metering_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums usage over a range, by time and by dimensions."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.ListDeadLettersRequest, _metering_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Lists events that could not be taken in, the oldest first."""
+    GetDeadLetter: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.GetDeadLetterRequest, _metering_service_pb2.DeadLetter]  # type: ignore[assignment]
+    """Gets one of them with its payload."""
+    ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.ReplayDeadLettersRequest, _metering_service_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
+    """Takes waiting dead letters in again, each through the ordinary ingest: an event that is stored already is not counted
+    twice. One that still cannot be taken in goes on waiting; one that is dealt with is left as it is. Audited.
+    """
+    DropDeadLetters: _aio.UnaryUnaryMultiCallable[_metering_service_pb2.DropDeadLettersRequest, _metering_service_pb2.DropDeadLettersResponse]  # type: ignore[assignment]
+    """Gives waiting dead letters up. They are kept and shown, but are never taken in. Audited."""
 
 class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns usage events and their rollups. Each event counts once, whatever is sent again."""
@@ -66,5 +86,39 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metering_service_pb2.QueryUsageResponse, _abc.Awaitable[_metering_service_pb2.QueryUsageResponse]]:
         """Sums usage over a range, by time and by dimensions."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _metering_service_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_metering_service_pb2.ListDeadLettersResponse]]:
+        """Lists events that could not be taken in, the oldest first."""
+
+    @_abc_1.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: _metering_service_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.DeadLetter, _abc.Awaitable[_metering_service_pb2.DeadLetter]]:
+        """Gets one of them with its payload."""
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetters(
+        self,
+        request: _metering_service_pb2.ReplayDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_metering_service_pb2.ReplayDeadLettersResponse]]:
+        """Takes waiting dead letters in again, each through the ordinary ingest: an event that is stored already is not counted
+        twice. One that still cannot be taken in goes on waiting; one that is dealt with is left as it is. Audited.
+        """
+
+    @_abc_1.abstractmethod
+    def DropDeadLetters(
+        self,
+        request: _metering_service_pb2.DropDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metering_service_pb2.DropDeadLettersResponse, _abc.Awaitable[_metering_service_pb2.DropDeadLettersResponse]]:
+        """Gives waiting dead letters up. They are kept and shown, but are never taken in. Audited."""
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -133,6 +133,10 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Read the audit log."""
     PERMISSION_LIMITS_READ: _Permission.ValueType  # 9
     """See the limits in force."""
+    PERMISSION_OPERATIONS_READ: _Permission.ValueType  # 10
+    """See what the installation has set aside, for example events that could not be taken in."""
+    PERMISSION_OPERATIONS_WRITE: _Permission.ValueType  # 11
+    """Decide what becomes of it."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role may do. The grants are the role table of the product."""
@@ -157,6 +161,10 @@ PERMISSION_AUDIT_READ: Permission.ValueType  # 8
 """Read the audit log."""
 PERMISSION_LIMITS_READ: Permission.ValueType  # 9
 """See the limits in force."""
+PERMISSION_OPERATIONS_READ: Permission.ValueType  # 10
+"""See what the installation has set aside, for example events that could not be taken in."""
+PERMISSION_OPERATIONS_WRITE: Permission.ValueType  # 11
+"""Decide what becomes of it."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final

@@ -1,17 +1,19 @@
-"""Protos of metering to its values and back."""
+"""Answers questions about usage."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollway.metering.v1 import metering_service_pb2 as pb
 
+from mesh.rpc.access import current_principal
 from mesh.rpc.errors import Violations
 from services.metering.model import Dimension, UsageQuery, UsageRow
+from services.metering.service import UsageService
 
 BUCKET: Final = timedelta(minutes=15)
 RANGE_MAX: Final = timedelta(days=762)  # 25 months
@@ -29,6 +31,22 @@ _DIMENSIONS: Final[dict[int, Dimension]] = {
     pb.DIMENSION_ROUTE: Dimension.ROUTE,
     pb.DIMENSION_STATUS_CLASS: Dimension.STATUS_CLASS,
 }
+
+
+class UsageRpcs:
+    """Handles `QueryUsage`.
+
+    Args:
+        usage: Answers questions.
+    """
+
+    def __init__(self, usage: UsageService) -> None:
+        self._usage = usage
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
+        """Sum usage."""
+        rows = await self._usage.query(from_query_usage_request(request), current_principal())
+        return to_query_usage_response(rows)
 
 
 def from_query_usage_request(request: pb.QueryUsageRequest) -> UsageQuery:

@@ -1,4 +1,4 @@
-"""MeteringService on the wire: protos in and out, nothing else."""
+"""Takes batches from the edges' journals in, over one stream per edge worker."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from tollway.metering.v1 import metering_service_pb2 as pb
-from tollway.metering.v1 import metering_service_pb2_grpc as pb_grpc
 
-from mesh.rpc.access import current_principal
-from services.metering.convert import from_query_usage_request, to_query_usage_response
 from services.metering.errors import BatchTooLarge, JournalIdInvalid, NextOffsetInvalid
 from services.metering.ingest import EVENTS_PER_BATCH_MAX
 from services.metering.model import BatchResult, IngestBatch, Source
-from services.metering.service import IngestQueue, UsageService
+from services.metering.service import IngestQueue
 
 BATCHES_IN_FLIGHT_MAX: Final = 32
 JOURNAL_SOURCE_PREFIX: Final = "journal:"
@@ -23,17 +20,15 @@ JOURNAL_SOURCE_PREFIX: Final = "journal:"
 _Pending = tuple[int, asyncio.Future[BatchResult]]
 
 
-class MeteringHandler(pb_grpc.MeteringServiceServicer):
-    """Handles MeteringService.
+class IngestRpcs:
+    """Handles `Ingest`.
 
     Args:
         queue: Takes batches in.
-        usage: Answers questions.
     """
 
-    def __init__(self, *, queue: IngestQueue, usage: UsageService) -> None:
+    def __init__(self, queue: IngestQueue) -> None:
         self._queue = queue
-        self._usage = usage
 
     async def Ingest(self, request_iterator: AsyncIterator[pb.IngestRequest], context: Any) -> AsyncIterator[Any]:
         """Take batches in and answer each after its commit. A failed transaction ends the stream, unanswered."""
@@ -52,11 +47,6 @@ class MeteringHandler(pb_grpc.MeteringServiceServicer):
             await reader
         finally:
             reader.cancel()
-
-    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Any) -> pb.QueryUsageResponse:
-        """Sum usage."""
-        rows = await self._usage.query(from_query_usage_request(request), current_principal())
-        return to_query_usage_response(rows)
 
     async def _read(self, requests: AsyncIterator[pb.IngestRequest], pending: asyncio.Queue[_Pending | None]) -> None:
         try:

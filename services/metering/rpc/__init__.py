@@ -1,0 +1,1 @@
+"""Metering on the wire: protos in and out, one module per resource."""
