@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_proxy.limiter.local_share import Asking
 from edge_proxy.routing.routes import Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteBytes:
-    """Constant parts for one key, one route and one method; `internal_lines` tell the upstream who calls."""
+    """Constant parts for one key, one route and one method.
+
+    `asking` is what `decision` says, for the local share. `internal_lines` tell the upstream who calls.
+    """
 
     route: Route
     decision: bytes
+    asking: Asking
     event: bytes
     internal_lines: bytes

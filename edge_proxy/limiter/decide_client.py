@@ -221,7 +221,6 @@ class DecideClient:
         self._expired_in_row = 0
         if not self.is_healthy:
             self.is_healthy = True
-            self._share.forget_counters()
             log.info("limiter_connected", live_edges=answer.live_edges)
         self._answered.set()
         batch = self._in_flight.pop(answer.batch_id, None)

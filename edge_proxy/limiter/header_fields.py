@@ -2,13 +2,14 @@
 
 `X-RateLimit-*` is the widespread form and has room for one window: the one with least left relative to its limit, its
 reset in Unix seconds. `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers) name every window; `t`
-is the seconds until that window is whole again.
+is the seconds until more quota comes: the next unit of a token bucket, the end of a calendar period.
 """
 
 from __future__ import annotations
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from contract.windows import more_ms
 from edge_proxy.limiter.policy import CompiledPolicy
 
 
@@ -30,9 +31,9 @@ def limit_lines(policy: CompiledPolicy | None, verdict: ratelimit.Verdict, now_s
     states: list[int] = []
     for index, limit in enumerate(limits):
         left = remaining[index]
-        share = left / limit if limit else 0.0
+        share = left / limit
         if share < least:
             tightest, least = index, share
-        states += (left, (reset_ms[index] + 999) // 1000)
+        states += (left, (more_ms(limit, policy.refills_ms[index], left, reset_ms[index]) + 999) // 1000)
     reset = int(now_seconds + reset_ms[tightest] / 1000) + 1
     return policy.template % (limits[tightest], remaining[tightest], reset, *states)

@@ -1,36 +1,61 @@
 """Limits without the limiter: each edge worker enforces its share of every window.
 
-The share is the limit divided by the number of live edge workers that the limiter last counted, at least one unit.
-Token buckets start full; a calendar window starts with the share of what the limiter last said was left in the same
-period, else of the whole limit. So while the limiter is away all workers together admit at most one further bucket per
-window plus what really was left, give or take one unit per worker; what they admitted is not told to the limiter
-afterwards (a month's counter is rebuilt from metering). When the limiter is back, local counters are forgotten.
+The share of a limit is the limit divided by the number of live edge workers that the limiter last counted, at least one
+unit. The arithmetic is that of the limiter (`contract/windows.py`), with the share in place of the limit.
+
+**Token bucket.** A worker keeps what is missing to its full share. The last verdict raises it to this worker's part of
+what the limiter saw missing, and what is admitted here adds to it; nothing but time makes it smaller. So whatever the
+limiter does meanwhile (comes back for a moment, is slow, has forgotten everything), a worker admits by itself at most
+its share and what its share refills, in any interval; and right after a verdict, at most its part of what was left.
+
+**Calendar window.** A worker may admit its part of what the limiter last said was left in the same period, else of the
+whole limit, less what it has admitted by itself in that period. The limiter learns of the latter from metering only, so
+where it has learnt, the same units count twice here: the error is on the careful side.
+
+The limiter does not learn at once what was admitted here: while it is away, all workers together admit at most what was
+left plus one refill, give or take a unit per worker, and its own buckets refill in the same time.
 
 An organization whose limits were never seen passes up to `UNSEEN_UNITS_PER_MINUTE` per worker: bounded, and better
 than refusing a customer because this worker is young.
+
+Buckets follow the monotonic clock, so a step of the wall clock refills nothing. Calendar windows follow the wall clock;
+one that goes back to an earlier period keeps the count of the later one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias, assert_never
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from edge_proxy.limiter.policy import CALENDAR_KINDS, CompiledPolicy, Policies
+from contract.calendar_windows import CalendarInstant, calendar_instant_of
+from contract.windows import (
+    Window,
+    WindowKind,
+    WindowScope,
+    bucket_left,
+    bucket_wait_ms,
+    calendar_left_ms,
+    calendar_window_id,
+    debt_after,
+    whole_ms_after,
+)
+from edge_proxy.limiter.policy import CompiledPolicy, Policies
 
 UNSEEN_UNITS_PER_MINUTE: Final = 60
 COUNTERS_MAX: Final = 200_000
 LAST_VERDICTS_MAX: Final = 200_000
 
 _UNSEEN: Final = (
-    ratelimit.Window(
+    Window(
         name="local",
-        kind=ratelimit.WINDOW_KIND_TOKEN_BUCKET,
+        kind=WindowKind.TOKEN_BUCKET,
+        scope=WindowScope.ORGANIZATION,
         limit=UNSEEN_UNITS_PER_MINUTE,
         period_seconds=60,
-        scope=ratelimit.WINDOW_SCOPE_ORGANIZATION,
+        counts_billable_only=False,
     ),
 )
 
@@ -46,13 +71,38 @@ class Asking:
     test_mode: bool
 
 
+# What the limiter said last about some scope, and when on the monotonic clock.
+_Last: TypeAlias = tuple[ratelimit.Verdict, int]
+
+
 @dataclass(slots=True)
 class _Counter:
-    """Units left in one window of one scope, and when that was true."""
+    """One window of one scope. A bucket uses the first three numbers, a calendar window the others."""
 
-    left: float
-    at_seconds: float
-    period_start: datetime | None
+    debt: int = 0
+    period_ms: int = 0
+    at_ms: int = 0
+    window_id: int = 0
+    admitted_units: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What was left in one window at the limiter's last verdict; `time_us` is what chose its calendar windows."""
+
+    remaining: int
+    at_ms: int
+    time_us: int
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a window of the request says."""
+
+    counter: _Counter
+    left: int
+    wait_ms: int
+    whole_ms: int
 
 
 class LocalShare:
@@ -60,123 +110,155 @@ class LocalShare:
 
     Args:
         policies: Limits that came over the stream before it was lost.
+        now_ms: Monotonic milliseconds.
     """
 
-    def __init__(self, policies: Policies) -> None:
+    def __init__(self, policies: Policies, now_ms: Callable[[], int]) -> None:
         self._policies = policies
+        self._now_ms = now_ms
         self._counters: dict[tuple[object, ...], _Counter] = {}
-        self._last: dict[tuple[bytes, bool], ratelimit.Verdict] = {}
+        self._last: dict[tuple[object, ...], _Last] = {}
         self.live_edges = 1
 
-    def note(self, asking_organization: bytes, test_mode: bool, verdict: ratelimit.Verdict) -> None:
-        """Remember what the limiter said last, for the calendar windows."""
-        self._last[asking_organization, test_mode] = verdict
-        if len(self._last) > LAST_VERDICTS_MAX:
+    def note(self, asking: Asking, policy: CompiledPolicy | None, verdict: ratelimit.Verdict) -> None:
+        """Remember what the limiter said last; this runs for every request."""
+        if policy is None or not verdict.remaining:
+            return
+        said = (verdict, self._now_ms())
+        for scope in policy.scopes:
+            self._last[asking.organization_id, asking.test_mode, _scope_id(asking, scope)] = said
+        while len(self._last) > LAST_VERDICTS_MAX:
             self._last.pop(next(iter(self._last)))
 
-    def forget_counters(self) -> None:
-        """Start anew at the next outage: the limiter counts again."""
-        self._counters.clear()
+    def decide(self, asking: Asking, now_us: int) -> ratelimit.Verdict:
+        """Take the units from every window, or from none.
 
-    def decide(self, asking: Asking, now: datetime) -> ratelimit.Verdict:
-        """Take the units from every window, or from none."""
+        Args:
+            asking: Who wants how much.
+            now_us: Unix time in microseconds; calendar windows are chosen by it.
+        """
         policy = self._policies.get(asking.organization_id)
         windows = policy.windows if policy is not None else _UNSEEN
-        if len(self._counters) > COUNTERS_MAX:
-            self._counters.clear()
-        counters = [self._counter(asking, policy, index, now) for index in range(len(windows))]
-        if any(counter.left < asking.cost_units for counter in counters):
-            return self._denied(asking.cost_units, windows, counters, now)
-        for counter in counters:
-            counter.left -= asking.cost_units
-        return self._to_verdict(windows, counters, now)
+        instant, now_ms = calendar_instant_of(now_us), self._now_ms()
+        rooms = [
+            self._room(asking, window, self._said(asking, policy, index), instant, now_ms)
+            for index, window in enumerate(windows)
+        ]
+        denied = [index for index, room in enumerate(rooms) if room.wait_ms > 0]
+        if denied:
+            longest = max(denied, key=lambda index: rooms[index].wait_ms)
+            return _verdict(ratelimit.VERDICT_KIND_DENIED, rooms, now_us, longest)
+        for window, room in zip(windows, rooms, strict=True):
+            _take(window, room, asking.cost_units)
+        return _verdict(ratelimit.VERDICT_KIND_ALLOWED, rooms, now_us, None)
 
-    def _counter(self, asking: Asking, policy: CompiledPolicy | None, index: int, now: datetime) -> _Counter:
-        window = policy.windows[index] if policy is not None else _UNSEEN[index]
-        key = (asking.organization_id, asking.test_mode, window.name, _scope_id(asking, window))
-        seconds = now.timestamp()
-        counter = self._counters.get(key)
-        if window.kind in CALENDAR_KINDS:
-            start = period_start(window, now)
-            if counter is None or counter.period_start != start:
-                known = self._left_in_calendar(asking, policy, index, start)
-                left = self._share(window.limit if known is None else known)
-                counter = _Counter(float(left), seconds, start)
-        else:
-            share = self._share(window.limit)
-            if counter is None:
-                counter = _Counter(float(share), seconds, None)
-            refill = max(0.0, seconds - counter.at_seconds) * share / max(window.period_seconds, 1)
-            counter.left = min(float(share), counter.left + refill)
-            counter.at_seconds = seconds
-        self._counters[key] = counter
-        return counter
-
-    def _share(self, units: int) -> int:
-        return max(1, units // max(self.live_edges, 1)) if units > 0 else 0
-
-    def _left_in_calendar(
-        self, asking: Asking, policy: CompiledPolicy | None, index: int, start: datetime
-    ) -> int | None:
-        """Return what the limiter last said was left in an organization's window of this period, if it did."""
-        last = self._last.get((asking.organization_id, asking.test_mode))
-        if last is None or policy is None or last.policy_version != policy.version or index >= len(last.remaining):
+    def _said(self, asking: Asking, policy: CompiledPolicy | None, index: int) -> _Said | None:
+        """Return what was left in a window at the last verdict about it, if that was under the same policy."""
+        if policy is None:
             return None
-        is_shared = policy.windows[index].scope == ratelimit.WINDOW_SCOPE_ORGANIZATION
-        is_same_period = datetime.fromtimestamp(last.calendar_time_us / 1e6, UTC) >= start
-        return last.remaining[index] if is_shared and is_same_period else None
+        scope = policy.windows[index].scope
+        last = self._last.get((asking.organization_id, asking.test_mode, _scope_id(asking, scope)))
+        if last is None:
+            return None
+        verdict, at_ms = last
+        if verdict.policy_version != policy.version or index >= len(verdict.remaining):
+            return None
+        return _Said(remaining=verdict.remaining[index], at_ms=at_ms, time_us=verdict.calendar_time_us)
 
-    def _denied(
-        self, cost_units: int, windows: tuple[ratelimit.Window, ...], counters: list[_Counter], now: datetime
-    ) -> ratelimit.Verdict:
-        verdict = self._to_verdict(windows, counters, now)
-        denied = [index for index, counter in enumerate(counters) if counter.left < cost_units]
-        waits = {i: self._wait_ms(windows[i], counters[i], cost_units, verdict.reset_ms[i]) for i in denied}
-        verdict.kind = ratelimit.VERDICT_KIND_DENIED
-        verdict.denied_by = max(denied, key=waits.__getitem__)
-        verdict.retry_after_ms = waits[verdict.denied_by]
-        return verdict
+    def _room(
+        self,
+        asking: Asking,
+        window: Window,
+        said: _Said | None,
+        instant: CalendarInstant,
+        now_ms: int,
+    ) -> _Room:
+        counter = self._counter(asking, window)
+        match window.kind:
+            case WindowKind.TOKEN_BUCKET:
+                return self._bucket_room(asking.cost_units, window, counter, said, now_ms)
+            case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
+                return self._calendar_room(asking.cost_units, window, counter, said, instant)
+            case _:
+                assert_never(window.kind)
 
-    def _to_verdict(
-        self, windows: tuple[ratelimit.Window, ...], counters: list[_Counter], now: datetime
-    ) -> ratelimit.Verdict:
-        return ratelimit.Verdict(
-            kind=ratelimit.VERDICT_KIND_ALLOWED,
-            remaining=[max(0, int(counter.left)) for counter in counters],
-            reset_ms=[self._reset_ms(window, counter, now) for window, counter in zip(windows, counters, strict=True)],
-            calendar_time_us=int(now.timestamp() * 1e6),
+    def _bucket_room(self, cost: int, window: Window, counter: _Counter, said: _Said | None, now_ms: int) -> _Room:
+        share, period_ms = max(1, window.limit // self.live_edges), window.period_ms
+        if counter.period_ms != period_ms:
+            # Another policy's count is carried over in units, rounded up.
+            counter.debt = -(-counter.debt * period_ms // counter.period_ms) if counter.period_ms else 0
+            counter.period_ms = period_ms
+        if said is not None:
+            # What the limiter saw missing to this worker's share, of which time has made up for some.
+            missing = max(0, share * period_ms - said.remaining * period_ms // self.live_edges)
+            missing = debt_after(missing, share, period_ms, max(0, counter.at_ms - said.at_ms))
+            then = debt_after(counter.debt, share, period_ms, max(0, said.at_ms - counter.at_ms))
+            counter.debt, counter.at_ms = max(then, missing), max(counter.at_ms, said.at_ms)
+        counter.debt = debt_after(counter.debt, share, period_ms, max(0, now_ms - counter.at_ms))
+        counter.at_ms = now_ms
+        left = bucket_left(counter.debt, share, period_ms)
+        next_ms = bucket_wait_ms(counter.debt, share, period_ms, left + 1) if left < share else 0
+        return _Room(
+            counter=counter,
+            left=left,
+            wait_ms=bucket_wait_ms(counter.debt, share, period_ms, cost),
+            whole_ms=whole_ms_after(window.limit, period_ms, left, next_ms),
         )
 
-    def _reset_ms(self, window: ratelimit.Window, counter: _Counter, now: datetime) -> int:
-        if window.kind in CALENDAR_KINDS:
-            return int((period_end(window, now) - now).total_seconds() * 1000)
-        share = self._share(window.limit)
-        return int((share - counter.left) * window.period_seconds * 1000 / share) if share else 0
+    def _calendar_room(
+        self, cost: int, window: Window, counter: _Counter, said: _Said | None, instant: CalendarInstant
+    ) -> _Room:
+        current = calendar_window_id(window.kind, instant)
+        if current > counter.window_id:
+            counter.window_id, counter.admitted_units = current, 0
+        share = max(1, window.limit // self.live_edges)
+        if said is not None and calendar_window_id(window.kind, calendar_instant_of(said.time_us)) == current:
+            share = said.remaining // self.live_edges
+        left = max(0, share - counter.admitted_units)
+        ends_ms = calendar_left_ms(window.kind, instant)
+        return _Room(counter=counter, left=left, wait_ms=0 if cost <= left else ends_ms, whole_ms=ends_ms)
 
-    def _wait_ms(self, window: ratelimit.Window, counter: _Counter, cost_units: int, reset_ms: int) -> int:
-        share = self._share(window.limit)
-        if window.kind in CALENDAR_KINDS or not share:
-            return reset_ms
-        return int((cost_units - counter.left) * window.period_seconds * 1000 / share) + 1
-
-
-def period_start(window: ratelimit.Window, now: datetime) -> datetime:
-    """Return the start of the calendar period that contains `now`, UTC."""
-    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return day if window.kind == ratelimit.WINDOW_KIND_CALENDAR_DAY else day.replace(day=1)
-
-
-def period_end(window: ratelimit.Window, now: datetime) -> datetime:
-    """Return the end of the calendar period that contains `now`, UTC."""
-    start = period_start(window, now)
-    if window.kind == ratelimit.WINDOW_KIND_CALENDAR_DAY:
-        return start + timedelta(days=1)
-    return (start + timedelta(days=32)).replace(day=1)
+    def _counter(self, asking: Asking, window: Window) -> _Counter:
+        """Return a window's counter; the one that was not asked for longest makes room."""
+        key = (asking.organization_id, asking.test_mode, _scope_id(asking, window.scope), window.name, window.kind)
+        counter = self._counters.pop(key, None) or _Counter()
+        self._counters[key] = counter
+        if len(self._counters) > COUNTERS_MAX:
+            self._counters.pop(next(iter(self._counters)))
+        return counter
 
 
-def _scope_id(asking: Asking, window: ratelimit.Window) -> object:
-    if window.scope == ratelimit.WINDOW_SCOPE_API_KEY:
-        return asking.api_key_id
-    if window.scope == ratelimit.WINDOW_SCOPE_ROUTE:
-        return asking.route_id
-    return None
+def _take(window: Window, room: _Room, cost: int) -> None:
+    match window.kind:
+        case WindowKind.TOKEN_BUCKET:
+            room.counter.debt += cost * window.period_ms
+        case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
+            room.counter.admitted_units += cost
+        case _:
+            assert_never(window.kind)
+    room.left -= cost
+
+
+def _verdict(
+    kind: ratelimit.VerdictKind.ValueType, rooms: list[_Room], now_us: int, denied_by: int | None
+) -> ratelimit.Verdict:
+    return ratelimit.Verdict(
+        kind=kind,
+        remaining=[max(0, room.left) for room in rooms],
+        reset_ms=[room.whole_ms for room in rooms],
+        denied_by=denied_by or 0,
+        retry_after_ms=rooms[denied_by].wait_ms if denied_by is not None else 0,
+        calendar_time_us=now_us,
+    )
+
+
+def _scope_id(asking: Asking, scope: WindowScope) -> object:
+    match scope:
+        case WindowScope.ORGANIZATION:
+            return None
+        case WindowScope.API_KEY:
+            return asking.api_key_id
+        case WindowScope.ROUTE:
+            return asking.route_id
+        case _:
+            assert_never(scope)

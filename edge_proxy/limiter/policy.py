@@ -8,7 +8,8 @@ from uuid import UUID
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-CALENDAR_KINDS: Final = frozenset({ratelimit.WINDOW_KIND_CALENDAR_DAY, ratelimit.WINDOW_KIND_CALENDAR_MONTH})
+from contract.windows import Window, WindowScope, from_message, refill_ms
+
 VERSIONS_MAX: Final = 200_000
 
 
@@ -16,13 +17,16 @@ VERSIONS_MAX: Final = 200_000
 class CompiledPolicy:
     """One version of one organization's limits.
 
-    `template` holds all limit fields of an answer with their constant parts filled in; see `header_fields`.
+    `scopes` are those that its windows have. `template` holds all limit fields of an answer with their constant parts
+    filled in; see `header_fields`.
     """
 
     organization_id: bytes
     version: int
-    windows: tuple[ratelimit.Window, ...]
+    windows: tuple[Window, ...]
     limits: tuple[int, ...]
+    refills_ms: tuple[int, ...]
+    scopes: tuple[WindowScope, ...]
     template: bytes
 
 
@@ -48,17 +52,19 @@ class Policies:
 
 def compile_policy(policy: ratelimit.Policy) -> CompiledPolicy:
     """Prepare a policy for header fields and local enforcement."""
-    windows = tuple(policy.windows)
+    windows = tuple(from_message(window) for window in policy.windows)
     return CompiledPolicy(
         organization_id=UUID(policy.organization_id).bytes,
         version=policy.version,
         windows=windows,
         limits=tuple(window.limit for window in windows),
+        refills_ms=tuple(refill_ms(window) for window in windows),
+        scopes=tuple({window.scope: None for window in windows}),
         template=_template(windows),
     )
 
 
-def _template(windows: tuple[ratelimit.Window, ...]) -> bytes:
+def _template(windows: tuple[Window, ...]) -> bytes:
     """Return the fields with `%d` for limit, remaining and reset, then remaining and seconds of each window.
 
     Names are quoted as structured-field strings (RFC 8941); the limiter admits only key characters, so nothing in them

@@ -7,16 +7,16 @@ or nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from contract.windows import CALENDAR_KINDS
 from contract.wire import DECISION_ID
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.limiter.decide_client import DecideClient
-from edge_proxy.limiter.local_share import Asking, LocalShare
-from edge_proxy.limiter.policy import CALENDAR_KINDS, CompiledPolicy, Policies
+from edge_proxy.limiter.local_share import LocalShare
+from edge_proxy.limiter.policy import CompiledPolicy, Policies
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.exchange import Exchange
 from edge_proxy.pipeline.problems import Refused
@@ -98,11 +98,11 @@ class Admission:
         exchange.policy = self._policies.get(grant.organization_id)
         if verdict is not None and verdict.kind != ratelimit.VERDICT_KIND_UNAVAILABLE:
             exchange.is_admitted_by_limiter = verdict.kind == ratelimit.VERDICT_KIND_ALLOWED
-            self._share.note(grant.organization_id, grant.test_mode, verdict)
+            self._share.note(wire.asking, exchange.policy, verdict)
             return verdict
-        return self._decide_alone(route, grant)
+        return self._decide_alone(route, wire)
 
-    def _decide_alone(self, route: Route, grant: Grant) -> ratelimit.Verdict | None:
+    def _decide_alone(self, route: Route, wire: RouteBytes) -> ratelimit.Verdict | None:
         self._metrics.counters[f"limiter_away_{route.limiter_away.value}"] += 1
         match route.limiter_away:
             case LimiterAway.CLOSED:
@@ -110,14 +110,7 @@ class Admission:
             case LimiterAway.OPEN:
                 return None
             case LimiterAway.DEGRADE:
-                asking = Asking(
-                    organization_id=grant.organization_id,
-                    api_key_id=grant.api_key_id,
-                    route_id=route.id,
-                    cost_units=route.cost_units,
-                    test_mode=grant.test_mode,
-                )
-                return self._share.decide(asking, datetime.fromtimestamp(self._now_us() / 1e6, UTC))
+                return self._share.decide(wire.asking, self._now_us())
 
 
 def _refusal(verdict: ratelimit.Verdict, policy: CompiledPolicy | None) -> Refused:

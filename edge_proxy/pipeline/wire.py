@@ -15,6 +15,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
+from edge_proxy.limiter.local_share import Asking
 from edge_proxy.routing.routes import Route
 
 WIRE_ENTRIES_PER_KEY_MAX: Final = 1_000
@@ -39,6 +40,13 @@ def route_bytes(grant: Grant, route: Route, method: str, deadline_ms: int) -> Ro
             external_subject=grant.external_subject,
             deadline_ms=deadline_ms,
         ).SerializeToString(),
+        asking=Asking(
+            organization_id=grant.organization_id,
+            api_key_id=grant.api_key_id,
+            route_id=route.id,
+            cost_units=route.cost_units,
+            test_mode=grant.test_mode,
+        ),
         event=event_constants(grant, route.id, route.path_template, route.cost_units, method),
         internal_lines=_internal_lines(grant),
     )

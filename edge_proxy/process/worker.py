@@ -101,7 +101,7 @@ class Worker:
         self._watch = KeyWatch(self._cache, self._open_watch)
         self._resolver = KeyResolver(self._cache, self._clients.auth.ResolveKeys)
         self._policies = Policies()
-        self._share = LocalShare(self._policies)
+        self._share = LocalShare(self._policies, lambda: time.monotonic_ns() // 1_000_000)
         self._limiter = DecideClient(
             self._open_decide,
             deadline_seconds=settings.edge_decision_deadline_ms / 1000,

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from services.ratelimit.model import Policy, Window, WindowKind, WindowScope
+from contract.windows import Window, WindowKind, WindowScope, from_message
+from services.ratelimit.model import Policy
 
 
 def from_policy(message: pb.Policy) -> Policy:
@@ -15,17 +16,7 @@ def from_policy(message: pb.Policy) -> Policy:
     return Policy(
         organization_id=UUID(message.organization_id),
         version=message.version,
-        windows=tuple(
-            Window(
-                name=window.name,
-                kind=WindowKind(window.kind),
-                scope=WindowScope(window.scope),
-                limit=window.limit,
-                period_seconds=window.period_seconds,
-                counts_billable_only=window.counts_billable_only,
-            )
-            for window in message.windows
-        ),
+        windows=tuple(from_message(window) for window in message.windows),
     )
 
 

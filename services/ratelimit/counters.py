@@ -17,12 +17,13 @@ import hiredis
 import structlog
 from prometheus_client import Counter
 
+from contract.calendar_windows import CalendarInstant, calendar_instant_of
+from contract.windows import WindowScope, lua_constants
 from mesh.redis import Command, RedisPipe, Reply
-from services.ratelimit.calendar_windows import calendar_instant_of
-from services.ratelimit.model import CalendarInstant, Seed, UnseededWindow, WindowScope
+from services.ratelimit.model import Seed, UnseededWindow
 from services.ratelimit.policy_layout import PolicyLayout, TtlBase
 
-SCRIPT: Final = resources.files(__package__).joinpath("decide.lua").read_text(encoding="utf-8")
+SCRIPT: Final = lua_constants() + resources.files(__package__).joinpath("decide.lua").read_text(encoding="utf-8")
 SCRIPT_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 GIVE_BACK_GENERATION_US: Final = 900_000_000
 TTL_MARGIN_MS: Final = 1_000

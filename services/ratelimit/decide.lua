@@ -18,10 +18,13 @@
 -- Returns a string. '\1' and pairs of uint16 (key, window): these must be seeded first, nothing was decided.
 --       '\0' and a record per decision: kind, denied_by, retry_after_ms, remaining per window, reset_ms per window.
 --
+-- The names of the kinds (TOKEN_BUCKET, CALENDAR_DAY, ...) and STATE_LENGTH, how many numbers each keeps, stand before this
+-- file: contract/windows.py writes them.
+--
 -- This runs for every request, so the policy is one flat table of STRIDE numbers per window, unpacked in one call, and
 -- functions that are rarely needed are made where they are needed.
 
-local TOKEN_BUCKET, DAY, STRIDE = 1, 2, 6
+local STRIDE = 6
 local ALLOWED, DENIED = 1, 2
 local HEADER, FORMAT = 2, 5
 local GIVEN_BACK_KEPT_MS = 1800000
@@ -62,10 +65,8 @@ for index = 1, key_count do
     state[1], at = unpack_from('<d', value, at)
     for name, kind, period_ms in each_named(sub(value, 1, 2 + length)) do
       local fields = {period_ms = tonumber(period_ms)}
-      if tonumber(kind) == TOKEN_BUCKET then
-        fields[1], at = unpack_from('<d', value, at)
-      else
-        fields[1], fields[2], fields[3], at = unpack_from('<ddd', value, at)
+      for field = 1, STATE_LENGTH[tonumber(kind)] do
+        fields[field], at = unpack_from('<d', value, at)
       end
       old[name .. kind] = fields
     end
@@ -75,7 +76,7 @@ for index = 1, key_count do
         -- Debt is carried over in units, rounded up: a change of policy must not give anything away.
         state[#state + 1] = fields and ceil(fields[1] * tonumber(period_ms) / fields.period_ms) or 0
       else
-        for field = 1, 3 do
+        for field = 1, STATE_LENGTH[tonumber(kind)] do
           state[#state + 1] = fields and fields[field] or 0
         end
       end
@@ -94,7 +95,7 @@ for index = 1, key_count do
           state[slot] = max(0, min(state[slot], limit * period_ms) - elapsed_ms * limit)
         end
       else
-        local id, current = state[slot], kind == DAY and day or month
+        local id, current = state[slot], kind == CALENDAR_DAY and day or month
         -- A replica whose clock is behind must not start the window that has just begun again: one ahead is kept.
         if id ~= current and id ~= current + 1 then
           state[slot], state[slot + 1] = current, 0
@@ -149,7 +150,7 @@ while back_at <= #give_backs do
       if policy[base + 3] == 1 then
         local key, slot = met[policy[base + 1]], policy[base + 4]
         local state = states[key]
-        if state[slot] == (policy[base + 2] == DAY and back_day or back_month) then
+        if state[slot] == (policy[base + 2] == CALENDAR_DAY and back_day or back_month) then
           state[slot + 1], dirty[key] = max(0, state[slot + 1] - cost), true
         end
       end
@@ -174,7 +175,7 @@ while decision_at <= #decisions do
       local over = state[slot] + (cost - limit) * policy[base + 6]
       if over > 0 then wait_ms = ceil(over / limit) end
     elseif state[slot + 1] + cost > limit then
-      wait_ms = kind == DAY and day_left_ms or month_left_ms
+      wait_ms = kind == CALENDAR_DAY and day_left_ms or month_left_ms
     end
     if wait_ms > longest_ms then denied_by, longest_ms = base / STRIDE + 1, wait_ms end
   end
@@ -195,7 +196,7 @@ while decision_at <= #decisions do
         state[slot + 1], dirty[key] = state[slot + 1] + cost, true
       end
       record[at] = max(0, limit - state[slot + 1])
-      record[at + window_count] = kind == DAY and day_left_ms or month_left_ms
+      record[at + window_count] = kind == CALENDAR_DAY and day_left_ms or month_left_ms
     end
   end
   answers[#answers + 1] = pack(record_format, unpack(record, 1, 3 + 2 * window_count))

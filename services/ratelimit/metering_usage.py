@@ -10,8 +10,8 @@ from uuid import UUID
 import grpc.aio
 from tollway.metering.v1 import metering_service_pb2 as pb
 
+from contract.windows import WindowScope
 from mesh.clock import Clock
-from services.ratelimit.model import WindowScope
 from services.ratelimit.seeding import UsageUnavailable
 
 DEADLINE_SECONDS: Final = 2.0

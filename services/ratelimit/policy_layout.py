@@ -9,15 +9,11 @@ from typing import Final, TypeAlias
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
+from contract.windows import CALENDAR_KINDS, Window, WindowKind, WindowScope, state_fields
 from services.ratelimit.convert import to_policy
-from services.ratelimit.model import Policy, Window, WindowKind, WindowScope
-
-MS_PER_SECOND: Final = 1_000
+from services.ratelimit.model import Policy
 
 _WINDOW: Final = struct.Struct("<BBBBdd")
-# In decide.lua's struct library a token bucket is one number (debt), a calendar window three (id, used, seeded); before
-# them stands the instant of writing.
-_STATE_FORMATS: Final = {True: "d", False: "ddd"}
 _HEADER_LENGTH: Final = struct.Struct("<H")
 
 
@@ -83,10 +79,10 @@ def _spec(window: Window, slot: int) -> bytes:
     return _WINDOW.pack(
         window.scope,
         window.kind,
-        window.counts_billable_only and window.kind is not WindowKind.TOKEN_BUCKET,
+        window.counts_billable_only and window.kind in CALENDAR_KINDS,
         slot,
         window.limit,
-        window.period_seconds * MS_PER_SECOND,
+        window.period_ms,
     )
 
 
@@ -95,22 +91,22 @@ def _slots(windows: Sequence[Window]) -> dict[str, int]:
     slots, slot = {}, 2
     for window in windows:
         slots[window.name] = slot
-        slot += len(_STATE_FORMATS[window.kind is WindowKind.TOKEN_BUCKET])
+        slot += len(state_fields(window.kind))
     return slots
 
 
 def _format(windows: Sequence[Window]) -> str:
-    return "<d" + "".join(_STATE_FORMATS[window.kind is WindowKind.TOKEN_BUCKET] for window in windows)
+    return "<d" + "d" * sum(len(state_fields(window.kind)) for window in windows)
 
 
 def _ttl_base(windows: Sequence[Window]) -> TtlBase:
     kinds = {window.kind for window in windows}
-    longest_ms = max((window.period_seconds * MS_PER_SECOND for window in windows), default=0)
+    longest_ms = max((window.period_ms for window in windows), default=0)
     return longest_ms, WindowKind.CALENDAR_DAY in kinds, WindowKind.CALENDAR_MONTH in kinds
 
 
 def _header(windows: Sequence[Window]) -> bytes:
     if not windows:
         return b""
-    text = "".join(f"{w.name}={w.kind:d},{w.period_seconds * MS_PER_SECOND:d};" for w in windows)
+    text = "".join(f"{w.name}={w.kind:d},{w.period_ms:d};" for w in windows)
     return _HEADER_LENGTH.pack(len(text)) + text.encode("ascii")

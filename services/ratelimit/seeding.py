@@ -25,10 +25,10 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from contract.windows import WindowKind, WindowScope, calendar_window_id, calendar_window_start
 from mesh.redis import RedisUnavailable
-from services.ratelimit.calendar_windows import window_id, window_start
 from services.ratelimit.counters import Answer, Call
-from services.ratelimit.model import Seed, UnseededWindow, WindowKind, WindowScope
+from services.ratelimit.model import Seed, UnseededWindow
 
 RETRY_PAUSE_SECONDS_MIN: Final = 0.5
 RETRY_PAUSE_SECONDS_MAX: Final = 30.0
@@ -148,7 +148,7 @@ class Seeder:
             window = layout.policy.windows[wish.window - 1]
             question = (window.kind, window.scope)
             if question not in known:
-                start = window_start(instant, window.kind)
+                start = calendar_window_start(window.kind, instant)
                 known[question] = await self._usage.billable_units(layout.policy.organization_id, start, window.scope)
             used = known[question].get(wish.name[1:], Decimal())
             seeding.seed_named(
@@ -156,7 +156,7 @@ class Seeder:
                 window.scope,
                 Seed(
                     window=wish.window,
-                    window_id=window_id(instant, window.kind),
+                    window_id=calendar_window_id(window.kind, instant),
                     # A started unit is a used unit.
                     used=int(used.to_integral_value(ROUND_CEILING)),
                 ),

@@ -16,10 +16,10 @@ import structlog
 from prometheus_client import Counter
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
+from contract.calendar_windows import calendar_instant
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.ratelimit import store
-from services.ratelimit.calendar_windows import calendar_instant
 from services.ratelimit.counters import Answer, Call, Counters
 from services.ratelimit.errors import PolicyNotFound
 from services.ratelimit.model import Policy

@@ -114,10 +114,10 @@ class FakeShare:
         self.asked: list[Any] = []
         self.verdict = ratelimit.Verdict(kind=ratelimit.VERDICT_KIND_ALLOWED)
 
-    def note(self, organization_id: bytes, test_mode: bool, verdict: ratelimit.Verdict) -> None:
+    def note(self, asking: Any, policy: Any, verdict: ratelimit.Verdict) -> None:
         self.noted.append(verdict)
 
-    def decide(self, asking: Any, now: Any) -> ratelimit.Verdict:
+    def decide(self, asking: Any, now_us: int) -> ratelimit.Verdict:
         self.asked.append(asking)
         return self.verdict
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from services.ratelimit.model import Policy, Window, WindowKind, WindowScope
+from contract.windows import Window, WindowKind, WindowScope
+from services.ratelimit.model import Policy
 
 ORGANIZATION = UUID("01900000-0000-7000-8000-00000000000a")
 OTHER_ORGANIZATION = UUID("01900000-0000-7000-8000-00000000000b")

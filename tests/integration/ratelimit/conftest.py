@@ -18,6 +18,7 @@ from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
     add_RateLimitServiceServicer_to_server,
 )
 
+from contract.windows import WindowScope
 from mesh.clock import SystemClock
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
@@ -25,7 +26,6 @@ from mesh.redis import RedisPipe
 from mesh.rpc.server import Server
 from services.ratelimit.counters import Counters, greeting
 from services.ratelimit.leases import EdgeLeases
-from services.ratelimit.model import WindowScope
 from services.ratelimit.policies import Policies
 from services.ratelimit.rpc import RateLimitHandler
 from services.ratelimit.seeding import Seeder, UsageUnavailable

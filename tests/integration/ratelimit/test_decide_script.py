@@ -5,6 +5,7 @@ The script's clock is replaced by one that the test moves; everything else is wh
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.stack.ports import free_ports
-from services.ratelimit.calendar_windows import calendar_instant_of
+from contract import windows
+from contract.calendar_windows import calendar_instant_of
+from contract.windows import Window, WindowKind, WindowScope
 from services.ratelimit.counters import SCRIPT, Answer, Call, _read
-from services.ratelimit.model import Policy, Seed, Window, WindowKind, WindowScope
+from services.ratelimit.model import Policy, Seed
 from services.ratelimit.policy_layout import lay_out
 from tests.support.ratelimit import API_KEY, bucket, day, month, policy
 from tests.support.redis_versions import SERVERS, running_redis_of
@@ -191,6 +194,36 @@ def test_state_expires(limiter: Limiter) -> None:
     limiter.decide(1)
     (key,) = limiter.client.keys("*")
     assert 60_000 <= limiter.client.pttl(key) <= 61_000
+
+
+def test_every_number_that_is_kept_is_an_integer(limiter: Limiter) -> None:
+    limiter.in_force = policy(bucket(7, period_seconds=11), month(100), day(50))
+    for pause_ms in (1, 13, 999, 7):
+        limiter.now_ms += pause_ms
+        limiter.decide(1, 2)
+        (key,) = limiter.client.keys("*o")
+        value = limiter.client.get(key)
+        header = lay_out(limiter.in_force).headers[0]
+        numbers = struct.unpack(f"<{(len(value) - len(header)) // 8}d", value[len(header) :])
+        assert all(number == int(number) for number in numbers), numbers
+
+
+def test_what_the_script_says_is_what_the_contract_computes(limiter: Limiter) -> None:
+    window = bucket(7, period_seconds=11)
+    limiter.in_force, debt = policy(window), 0
+    for pause_ms, cost in ((0, 1), (3, 5), (1_500, 2), (900, 7), (20_000, 4), (1, 4)):
+        limiter.now_ms += pause_ms
+        debt = windows.debt_after(debt, window.limit, window.period_ms, pause_ms)
+        wait_ms = windows.bucket_wait_ms(debt, window.limit, window.period_ms, cost)
+        debt += 0 if wait_ms else cost * window.period_ms
+        (record,) = limiter.decide(cost)
+        assert record == (
+            DENIED if wait_ms else ALLOWED,
+            0,
+            wait_ms,
+            windows.bucket_left(debt, window.limit, window.period_ms),
+            windows.bucket_whole_ms(debt, window.limit),
+        )
 
 
 @dataclass

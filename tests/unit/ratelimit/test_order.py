@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from contract.calendar_windows import calendar_instant
+from contract.windows import WindowScope
 from mesh.redis import RedisUnavailable
-from services.ratelimit.calendar_windows import calendar_instant
 from services.ratelimit.counters import FORGOTTEN, REFUSED, Answer, Call, Counters
-from services.ratelimit.model import UnseededWindow, WindowScope
+from services.ratelimit.model import UnseededWindow
 from services.ratelimit.policy_layout import lay_out
 from services.ratelimit.rounds import Rounds
 from services.ratelimit.seeding import Seeder

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
+from contract.windows import WindowScope
 from mesh.rpc.errors import InvalidFields, Violations
 from services.ratelimit.convert import from_document, from_policy, to_document, to_policy
-from services.ratelimit.model import WindowScope
 from services.ratelimit.policy_rules import check_policy
 from tests.support.ratelimit import bucket, day, month, policy
 

@@ -13,12 +13,13 @@ import pytest
 from tollway.metering.v1 import metering_service_pb2 as metering_pb
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
+from contract.calendar_windows import calendar_instant
+from contract.windows import WindowScope
 from mesh.clock import ManualClock
 from mesh.redis import RedisUnavailable
-from services.ratelimit.calendar_windows import calendar_instant
 from services.ratelimit.counters import Answer, Call, Counters
 from services.ratelimit.metering_usage import MeteringUsage
-from services.ratelimit.model import UnseededWindow, WindowScope
+from services.ratelimit.model import UnseededWindow
 from services.ratelimit.policies import Policies
 from services.ratelimit.policy_layout import lay_out
 from services.ratelimit.seeding import NoUsage, Seeder, UsageUnavailable

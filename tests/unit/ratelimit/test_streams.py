@@ -12,15 +12,16 @@ import hiredis
 import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
+from contract.calendar_windows import calendar_instant_of
+from contract.windows import WindowScope
 from mesh.ids import SequenceIds
 from mesh.redis import RedisUnavailable
 from mesh.rpc.errors import InvalidFields
-from services.ratelimit.calendar_windows import calendar_instant_of
 from services.ratelimit.convert import to_policy
 from services.ratelimit.counters import Call, Counters
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases
-from services.ratelimit.model import Policy, WindowScope
+from services.ratelimit.model import Policy
 from services.ratelimit.policies import Policies
 from services.ratelimit.policy_layout import PolicyLayout, lay_out
 from services.ratelimit.rpc import RateLimitHandler
