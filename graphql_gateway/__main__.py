@@ -9,6 +9,7 @@ from aiohttp import web
 
 from graphql_gateway.app import Gateway, build_gateway
 from graphql_gateway.config import GatewaySettings
+from graphql_gateway.entrance import EntranceSite
 from graphql_gateway.health import service_checks
 from graphql_gateway.rest.routes import services
 from mesh.clock import SystemClock
@@ -45,11 +46,20 @@ def main() -> None:
 
 async def _serve(gateway: Gateway, settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve HTTP; once stopping, take no new connections and give running requests their time."""
-    runner = web.AppRunner(gateway.app, access_log=None, shutdown_timeout=settings.gateway_stop_seconds)
+    runner = web.AppRunner(gateway.app, shutdown_timeout=settings.gateway_stop_seconds)
     await runner.setup()
     try:
         host, port = host_port(settings.gateway_listen)
-        await web.TCPSite(runner, host, port).start()
+        site = EntranceSite(
+            runner,
+            host=host,
+            port=port,
+            limits=settings.entrance_limits(),
+            trusted_proxies=settings.gateway_trusted_proxies,
+            ids=RandomIds(),
+            hsts=settings.production,
+        )
+        await site.start()
         log.info("serving", process=NAME, port=runner.addresses[0][1])
         await stopping.wait()
         gateway.health.stopping = True

@@ -20,7 +20,7 @@ from graphql_gateway.health import HealthView, service_checks
 from graphql_gateway.identity import PrincipalReader
 from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
 from graphql_gateway.rest.openapi import OpenApiView
-from graphql_gateway.rest.routes import build_routes
+from graphql_gateway.rest.routes import build_routes, words_of
 from graphql_gateway.rest.view import RestView
 from graphql_gateway.sign_ins import SignIns
 from mesh.client_address import vouched_address
@@ -74,17 +74,18 @@ def build_gateway(
     )
     health = HealthView(service_checks(channels.all()), monotonic=monotonic)
     app = web.Application(client_max_size=settings.gateway_body_bytes_max)
+    routes = build_routes(described)
     guard = Guard(
         admission=admission,
         principals=principals,
         ids=ids,
         trusted_proxies=settings.gateway_trusted_proxies,
+        words=words_of(routes),
         hsts=settings.production,
         timeout_seconds=settings.gateway_request_timeout_seconds,
         monotonic=monotonic,
     )
     guard.install(app)
-    routes = build_routes(described)
     schema = build_schema(settings.query_limits(), production=settings.production)
     app.add_routes(
         [

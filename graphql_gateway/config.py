@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from graphql_gateway.addresses import Network
 from graphql_gateway.admission import AdmissionLimits
+from graphql_gateway.entrance import EntranceLimits
 from graphql_gateway.graph.limits import QueryLimits
 from mesh.config import ProcessSettings
 
@@ -24,6 +25,11 @@ class GatewaySettings(ProcessSettings):
     gateway_body_bytes_max: int = Field(default=256 * 1024, ge=1_024)
     gateway_request_timeout_seconds: float = Field(default=15.0, gt=0, le=120)
     gateway_stop_seconds: float = Field(default=10.0, ge=0, le=120)
+    gateway_head_seconds: float = Field(default=10.0, gt=0, le=120)
+    gateway_idle_seconds: float = Field(default=75.0, gt=0, le=3_600)
+    gateway_stall_seconds: float = Field(default=30.0, gt=0, le=3_600)
+    gateway_connections_max: int = Field(default=4_096, ge=1)
+    gateway_connections_per_address_max: int = Field(default=128, ge=1)
     gateway_address_per_minute: int = Field(default=1_200, ge=1)
     gateway_principal_per_minute: int = Field(default=600, ge=1)
     gateway_organization_per_minute: int = Field(default=3_000, ge=1)
@@ -51,6 +57,16 @@ class GatewaySettings(ProcessSettings):
     def production(self) -> bool:
         """Say whether strangers can reach this installation."""
         return self.environment == "production"
+
+    def entrance_limits(self) -> EntranceLimits:
+        """Return what connections may hold."""
+        return EntranceLimits(
+            head_seconds=self.gateway_head_seconds,
+            idle_seconds=self.gateway_idle_seconds,
+            stall_seconds=self.gateway_stall_seconds,
+            connections_max=self.gateway_connections_max,
+            connections_per_address_max=self.gateway_connections_per_address_max,
+        )
 
     def admission_limits(self) -> AdmissionLimits:
         """Return how much one caller may use."""

@@ -43,6 +43,22 @@ class MethodNotAllowed(errors.InvalidArgument):
     """This address does not take this method; see the Allow header."""
 
 
+class RequestNotReadable(errors.InvalidArgument):
+    """This is no valid HTTP/1.1 request."""
+
+
+class HeadTooLarge(errors.InvalidArgument):
+    """The request line or the header fields are larger than the gateway takes."""
+
+
+class HeadTooSlow(errors.InvalidArgument):
+    """The header fields did not arrive in time."""
+
+
+class TooManyConnections(errors.ResourceExhausted):
+    """There are too many open connections from this address; close some, or use one for several requests."""
+
+
 class BodyNotReadable(errors.InvalidArgument):
     """The body is not a JSON object in UTF-8."""
 
@@ -53,6 +69,10 @@ class BodyTooLarge(errors.InvalidArgument):
 
 class BodyTooSlow(errors.InvalidArgument):
     """The body did not arrive in time."""
+
+
+class ContentEncodingNotSupported(errors.InvalidArgument):
+    """The body must not be compressed."""
 
 
 class MediaTypeNotSupported(errors.InvalidArgument):

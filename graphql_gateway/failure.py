@@ -39,6 +39,9 @@ HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
 _HTTP_STATUS_BY_REASON: Final[Mapping[type[RpcError], int]] = {
     errors.MethodNotAllowed: 405,
     errors.BodyTooSlow: 408,
+    errors.HeadTooSlow: 408,
+    errors.HeadTooLarge: 431,
+    errors.ContentEncodingNotSupported: 415,
     errors.BodyTooLarge: 413,
     errors.MediaTypeNotSupported: 415,
 }

@@ -2,6 +2,9 @@
 
 From the outside in: request id, log line and trace, a net that turns whatever falls into an answer without its words,
 limits by address, who is calling, limits by caller.
+
+The log line holds nothing that a client wrote: a path is logged as the template that it matched, or word by word where
+the word stands in a template, with a star for every other segment, because invitations and resets put tokens there.
 """
 
 from __future__ import annotations
@@ -16,21 +19,27 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from opentelemetry import trace
 
-from graphql_gateway import metrics
+from graphql_gateway import errors, metrics
 from graphql_gateway.addresses import Network, client_address
 from graphql_gateway.admission import Admission
 from graphql_gateway.failure import Failure
-from graphql_gateway.http import HSTS, REQUEST_ID_HEADER, ROUTE, SCOPE, SECURITY_HEADERS, problem_response
+from graphql_gateway.http import HEAD_BYTES_MAX, REQUEST_ID_HEADER, ROUTE, SCOPE, fixed_headers, problem_response
 from graphql_gateway.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
 from graphql_gateway.scope import RequestScope
+from graphql_gateway.traces import frames_of
 from mesh.ids import IdSource
 from mesh.observability import TRACEPARENT, span
 
 AUTHORIZATION_LENGTH_MAX: Final = 8_192
 UNMATCHED: Final = "unmatched"
-EXEMPT_PREFIX: Final = "/health"
+EXEMPT: Final = frozenset({"/health", "/health/live", "/health/ready"})
 """Probes are neither limited nor asked who they are."""
 
+SEGMENTS_MAX: Final = 12
+"""Of a path that matches nothing, so many segments are logged."""
+
+HEAD_FIELD_BYTES: Final = 4
+"""The colon, the space and the line's end of a header field."""
 
 log = structlog.get_logger()
 
@@ -44,6 +53,7 @@ class Guard:
         principals: Reads credentials.
         ids: Where request ids come from.
         trusted_proxies: Networks whose `X-Forwarded-For` is believed.
+        words: What a path that matches nothing may contain and still be logged.
         hsts: Whether answers tell browsers to stay on HTTPS.
         timeout_seconds: By when every answer must be there.
         monotonic: Seconds that never go back.
@@ -53,6 +63,7 @@ class Guard:
     principals: PrincipalReader
     ids: IdSource
     trusted_proxies: Sequence[Network]
+    words: frozenset[str]
     hsts: bool
     timeout_seconds: float
     monotonic: Callable[[], float] = time.monotonic
@@ -92,13 +103,14 @@ class Guard:
 
     async def _answer(self, request: web.Request, handler: Handler, scope: RequestScope) -> web.StreamResponse:
         try:
-            if not request.path.startswith(EXEMPT_PREFIX):
+            if request[ROUTE] not in EXEMPT:
+                _check_head(request)
                 await self._admit(scope)
             return await handler(request)
         except Failure as failure:
             return problem_response(failure, scope.request_id)
-        except Exception:  # the outermost edge: nothing unexpected may get past it
-            log.exception("request_crashed")
+        except Exception as error:
+            log.exception("request_crashed", frames=frames_of(error))
             return problem_response(Failure.internal(), scope.request_id)
 
     async def _admit(self, scope: RequestScope) -> None:
@@ -114,7 +126,7 @@ class Guard:
         say(
             "request",
             method=request.method,
-            path=request.path,
+            path=self._loggable_path(request),
             status=status,
             duration_ms=round(seconds * 1_000, 3),
             organization_id=str(identity.organization_id) if identity.organization_id else None,
@@ -123,16 +135,24 @@ class Guard:
             rpc_failures=scope.failures or None,
         )
 
+    def _loggable_path(self, request: web.Request) -> str:
+        if request[ROUTE] != UNMATCHED:
+            return request[ROUTE]
+        segments = request.raw_path.partition("?")[0].split("/", SEGMENTS_MAX + 1)[: SEGMENTS_MAX + 1]
+        return "/".join(segment if segment in self.words else "*" for segment in segments)
+
     async def _set_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        if self.hsts:
-            response.headers["Strict-Transport-Security"] = HSTS
-        # The default names the library and its version.
-        response.headers["Server"] = "tollway"
+        response.headers.update(fixed_headers(hsts=self.hsts))
         scope = request.get(SCOPE)
         if scope is not None:
             response.headers[REQUEST_ID_HEADER] = scope.request_id
+
+
+def _check_head(request: web.Request) -> None:
+    """Refuse a head that is too large as a whole; each of its lines was bounded by the parser."""
+    fields = sum(len(name) + len(value) + HEAD_FIELD_BYTES for name, value in request.raw_headers)
+    if len(request.raw_path) + fields > HEAD_BYTES_MAX:
+        raise Failure.of(errors.HeadTooLarge())
 
 
 def _is_plain(value: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,6 +20,9 @@ ROUTE: Final = web.RequestKey("route", str)
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 BODY_TIMEOUT_SECONDS: Final = 10.0
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Request line and header fields together."""
+
 PROBLEM_TYPE_PREFIX: Final = "/problems/"
 
 SECURITY_HEADERS: Final = {
@@ -32,6 +36,8 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 HSTS: Final = "max-age=31536000; includeSubDomains"
+SERVER: Final = "tollway"
+"""Said on every answer, because the default names the library and its version."""
 
 
 async def read_json_object(request: web.Request) -> Any:
@@ -42,12 +48,16 @@ async def read_json_object(request: web.Request) -> Any:
     """
     if request.content_type != "application/json":
         raise Failure.of(errors.MediaTypeNotSupported())
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Failure.of(errors.ContentEncodingNotSupported())
     try:
         body = await asyncio.wait_for(request.read(), BODY_TIMEOUT_SECONDS)
     except TimeoutError:
         raise Failure.of(errors.BodyTooSlow()) from None
     except web.HTTPRequestEntityTooLarge:
         raise Failure.of(errors.BodyTooLarge()) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Failure.of(errors.BodyNotReadable()) from None
     try:
         parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -84,6 +94,30 @@ def problem_response(failure: Failure, request_id: str) -> web.Response:
         content_type="application/problem+json",
         headers=failure_headers(failure),
     )
+
+
+def problem_bytes(failure: Failure, request_id: str, *, hsts: bool) -> bytes:
+    """Return a whole answer as it goes over the wire, for connections that no request was read from."""
+    response = problem_response(failure, request_id)
+    body = response.body if isinstance(response.body, bytes) else b""
+    fields = {
+        **response.headers,
+        **fixed_headers(hsts=hsts),
+        REQUEST_ID_HEADER: request_id,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    status = failure.http_status
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode() + body
+
+
+def fixed_headers(*, hsts: bool) -> dict[str, str]:
+    """Return the headers that are on every answer."""
+    headers = {**SECURITY_HEADERS, "Server": SERVER}
+    if hsts:
+        headers["Strict-Transport-Security"] = HSTS
+    return headers
 
 
 def failure_body(failure: Failure, request_id: str) -> dict[str, Any]:

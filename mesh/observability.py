@@ -2,7 +2,8 @@
 
 Logs are JSON lines on stdout with time, level, service and whatever the request's context has bound (request id,
 organization, RPC). Metrics use the Prometheus client's default registry; label values are bounded by whoever observes
-(method names, reasons, never ids). Traces are OpenTelemetry: spans exist only where an exporter is configured and the
+(method names, reasons, never ids). Every line passes `mesh.redaction` on its way out, whoever
+wrote it. Traces are OpenTelemetry: spans exist only where an exporter is configured and the
 caller's `traceparent` (W3C) says sampled, so an unsampled request costs a header comparison.
 """
 
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mesh.config import ProcessSettings
+from mesh.redaction import redact_line
 
 TRACEPARENT: Final = "traceparent"
 _SAMPLED_SUFFIXES: Final = ("1", "3", "5", "7", "9", "b", "d", "f")
@@ -58,7 +60,7 @@ def configure_logging(name: str, *, level: str, form: str) -> None:
     renderer: Any = console if form == "console" else structlog.processors.JSONRenderer()
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, renderer, redact_line],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
@@ -67,7 +69,7 @@ def configure_logging(name: str, *, level: str, form: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, redact_line],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)

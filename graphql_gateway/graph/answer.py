@@ -18,6 +18,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from graphql_gateway import errors
 from graphql_gateway.failure import Failure
+from graphql_gateway.traces import frames_of
 
 PARSE_FAILED: Final = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED: Final = "GRAPHQL_VALIDATION_FAILED"
@@ -85,7 +86,7 @@ def _failure_in(error: GraphQLError) -> Failure | None:
                 return Failure.of(reason())
     if not error.path and (cause is None or isinstance(cause, GraphQLError)):
         return None
-    log.error("graphql_unexpected_error", path=error.path, exc_info=cause or error)
+    log.error("graphql_unexpected_error", path=error.path, frames=frames_of(cause or error))
     return Failure.internal()
 
 

@@ -69,6 +69,12 @@ def build_routes(described: Iterable[ServiceDescriptor]) -> list[Route]:
     return routes
 
 
+def words_of(routes: Iterable[Route]) -> frozenset[str]:
+    """Return every fixed segment of the routes: what a path can say without telling anything about anybody."""
+    segments = {segment for route in routes for segment in route.template.text.split("/")}
+    return frozenset(segment for segment in segments if "{" not in segment and "*" not in segment)
+
+
 def _routes_of(method: MethodDescriptor) -> Iterator[Route]:
     if method.client_streaming or method.server_streaming:
         return

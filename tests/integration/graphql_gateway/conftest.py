@@ -31,6 +31,7 @@ from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
 
 from graphql_gateway.app import build_gateway
 from graphql_gateway.config import GatewaySettings
+from graphql_gateway.entrance import EntranceSite
 from graphql_gateway.rest.routes import services as described_services
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
@@ -421,9 +422,18 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
             ids=RandomIds(),
             monotonic=monotonic,
         )
-        runner = web.AppRunner(gateway.app, access_log=None)
+        runner = web.AppRunner(gateway.app)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        site = EntranceSite(
+            runner,
+            host="127.0.0.1",
+            port=0,
+            limits=configured.entrance_limits(),
+            trusted_proxies=configured.gateway_trusted_proxies,
+            ids=RandomIds(),
+            hsts=configured.production,
+        )
+        await site.start()
         session = aiohttp.ClientSession()
         closers.extend((session.close, runner.cleanup, gateway.close, clients.close))
         return RunningGateway(url=f"http://127.0.0.1:{runner.addresses[0][1]}", session=session)
