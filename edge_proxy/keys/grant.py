@@ -16,10 +16,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Grant:
     """One key, as `auth` last described it.
 
-    `fresh_until` is monotonic: after it the grant is asked for again in the background. `wire` holds the constant
-    parts of decisions and events per route, so that they are serialised once per key and not once per request.
+    `message` is what `auth` sent, for the files. `fresh_until` is monotonic: after it the grant is asked for again in
+    the background. `wire` holds the constant parts of decisions and events per route, so that they are serialised once
+    per key and not once per request.
     """
 
+    message: auth.KeyGrant
     digest: bytes
     api_key_id: bytes
     organization_id: bytes
@@ -48,6 +50,7 @@ class Grant:
 def from_message(message: auth.KeyGrant, *, fresh_until: float) -> Grant:
     """Read a grant. A network that cannot be read allows nobody, because it was meant to restrict."""
     return Grant(
+        message=message,
         digest=message.digest,
         api_key_id=message.api_key_id,
         organization_id=message.organization_id,

@@ -2,11 +2,19 @@
 
 Whoever asks while a call is in flight waits for the next one; everything that waits then shares it. The queue is
 bounded; above the bound the question fails at once, like every other way in which `auth` cannot be asked.
+
+An answer says what was so when `auth` read it. Where a snapshot of the watch was completed meanwhile, which may be
+newer and no longer name the key, the question is asked again. Grants carry versions, and "unknown" counts only where
+nothing was pushed meanwhile.
+
+A revoked key takes the same way as one that `auth` does not know: a question, and then ten seconds of memory. Whoever
+tries keys cannot tell the two apart by time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
@@ -14,12 +22,13 @@ import grpc.aio
 import structlog
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-from edge_proxy.keys.cache import REFRESH_AFTER_SECONDS, KeyCache
+from edge_proxy.keys.cache import GRANT_SECONDS, REFRESH_AFTER_SECONDS, KeyCache
 from edge_proxy.keys.grant import Grant
 
 BATCH_MAX: Final = 1_000
 WAITING_MAX: Final = 50_000
 DEADLINE_SECONDS: Final = 2.0
+ASK_AGAIN_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -54,16 +63,26 @@ class KeyResolver:
         self.is_available = True
 
     def held(self, digest: bytes) -> Grant | None:
-        """Return the grant if it is held; an old one is asked for again in the background."""
+        """Return a grant that can be used at once; one that is due is asked for again in the background.
+
+        A revoked grant is not returned, and neither is one past its time while `auth` answers: `find` waits for those.
+        """
         grant = self._cache.get(digest)
-        if grant is not None and grant.fresh_until < self._loop.time():
-            # One question per minute and key while `auth` does not answer.
-            grant.fresh_until = self._loop.time() + 60.0
+        if grant is None or grant.state == auth.KEY_STATE_REVOKED:
+            return None
+        overdue_seconds = self._loop.time() - grant.fresh_until
+        if overdue_seconds <= 0:
+            return grant
+        if self.is_available and overdue_seconds > GRANT_SECONDS - REFRESH_AFTER_SECONDS:
+            return None
+        # One question per minute and key while `auth` does not answer.
+        grant.fresh_until = self._loop.time() + ASK_AGAIN_SECONDS
+        with contextlib.suppress(AuthUnavailable):
             self._ask(digest)
         return grant
 
     async def find(self, digest: bytes) -> Grant | None:
-        """Return the grant, or None where `auth` does not know the key.
+        """Return the grant, or None where `auth` does not know the key or has revoked it.
 
         Raises:
             AuthUnavailable: It is not held and `auth` cannot be asked.
@@ -71,9 +90,15 @@ class KeyResolver:
         grant = self.held(digest)
         if grant is not None:
             return grant
-        if self._cache.is_unknown(digest, self._loop.time()):
+        if self._cache.is_refused(digest, self._loop.time()):
             return None
-        return await asyncio.shield(self._ask(digest))
+        try:
+            answer = await asyncio.shield(self._ask(digest))
+        except AuthUnavailable:
+            answer = self._cache.get(digest)
+            if answer is None:
+                raise
+        return _unless_revoked(answer)
 
     def _ask(self, digest: bytes) -> asyncio.Future[Grant | None]:
         future = self._in_flight.get(digest) or self._waiting.get(digest)
@@ -101,6 +126,8 @@ class KeyResolver:
 
     async def _ask_batch(self, digests: list[bytes]) -> None:
         in_flight = self._in_flight
+        snapshots = self._cache.snapshots
+        held = {digest: self._cache.get(digest) for digest in digests}
         try:
             answer = await self._resolve(auth.ResolveKeysRequest(digests=digests), timeout=DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
@@ -111,17 +138,33 @@ class KeyResolver:
                 future.set_exception(AuthUnavailable())
         else:
             self.is_available = True
-            self._take(answer, in_flight)
+            if self._cache.snapshots == snapshots:
+                self._take(answer, in_flight, held)
+            else:
+                self._waiting.update(in_flight)
         finally:
             self._in_flight = {}
 
-    def _take(self, answer: auth.ResolveKeysResponse, in_flight: dict[bytes, asyncio.Future[Grant | None]]) -> None:
+    def _take(
+        self,
+        answer: auth.ResolveKeysResponse,
+        in_flight: dict[bytes, asyncio.Future[Grant | None]],
+        held: dict[bytes, Grant | None],
+    ) -> None:
         now = self._loop.time()
-        self._cache.put(answer.grants, fresh_until=now + REFRESH_AFTER_SECONDS)
         known = {grant.digest for grant in answer.grants}
-        self._cache.put_unknown([digest for digest in in_flight if digest not in known], now)
+        unknown = [digest for digest in in_flight if digest not in known and self._cache.get(digest) is held[digest]]
+        self._cache.put(answer.grants, fresh_until=now + REFRESH_AFTER_SECONDS)
+        self._cache.put_unknown(unknown, now)
         for digest, future in in_flight.items():
-            future.set_result(self._cache.get(digest))
+            found = self._cache.get(digest)
+            if found is not None and found.state == auth.KEY_STATE_REVOKED:
+                self._cache.refuse(digest, now)
+            future.set_result(found)
+
+
+def _unless_revoked(grant: Grant | None) -> Grant | None:
+    return None if grant is None or grant.state == auth.KEY_STATE_REVOKED else grant
 
 
 def _retrieve(future: asyncio.Future[Grant | None]) -> None:

@@ -1,8 +1,8 @@
 """The key cache on disk, so that a worker starts while `auth` is down.
 
 The file holds digests and grants, never keys: magic and version, then per grant a length and the serialised message,
-then a CRC-32 of everything before. It is replaced as a whole (write, fsync, rename); a file that is torn or of another
-version counts as none.
+then a CRC-32 of everything before. It is replaced as a whole (write, fsync, rename, fsync of the folder); a file that
+is torn or of another version counts as none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LENGTH: Final = struct.Struct("<I")
 
 
 def write(path: Path, grants: Iterable[auth.KeyGrant]) -> None:
-    """Replace the snapshot."""
+    """Replace the snapshot; it is on the disk when this returns."""
     parts = [MAGIC]
     for grant in grants:
         message = grant.SerializeToString()
@@ -35,6 +35,16 @@ def write(path: Path, grants: Iterable[auth.KeyGrant]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(path: Path) -> list[auth.KeyGrant] | None:

@@ -2,13 +2,17 @@
 
 A broken stream is opened again with backoff and jitter, and starts with a new snapshot, so that nothing that changed
 in between is missed. Until it is back, grants live on as `cache` says.
+
+`auth` says something at least once a second. A stream that is silent for `SILENCE_SECONDS_MAX` counts as broken: the
+other side hangs, or the line swallows what is sent. Such a line may never come back, so its connection is left behind
+and the next attempt opens a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Final
 
 import grpc.aio
@@ -19,10 +23,12 @@ from edge_proxy.keys.cache import REFRESH_AFTER_SECONDS, KeyCache
 
 BACKOFF_SECONDS_MIN: Final = 0.1
 BACKOFF_SECONDS_MAX: Final = 5.0
+SILENCE_SECONDS_MAX: Final = 3.0
 
 log = structlog.get_logger()
 
-OpenWatch = Callable[[], AsyncIterator[auth.WatchKeysResponse]]
+OpenWatch = Callable[[], AsyncIterable[auth.WatchKeysResponse]]
+Reconnect = Callable[[], Awaitable[None]]
 
 
 class KeyWatch:
@@ -31,12 +37,17 @@ class KeyWatch:
     Args:
         cache: What to keep.
         open_watch: Opens the stream.
+        reconnect: Leaves the connection behind that streams were opened on; may take a while.
     """
 
-    def __init__(self, cache: KeyCache, open_watch: OpenWatch) -> None:
+    def __init__(self, cache: KeyCache, open_watch: OpenWatch, reconnect: Reconnect) -> None:
         self._cache = cache
         self._open_watch = open_watch
+        self._reconnect = reconnect
+        self._reconnecting: set[asyncio.Future[None]] = set()
         self.is_connected = False
+        self.reason = "not connected yet"
+        """Why it is not connected."""
 
     async def run(self) -> None:
         """Follow the stream until cancelled."""
@@ -44,12 +55,15 @@ class KeyWatch:
         while True:
             try:
                 await self._follow()
-                reason = "ended"
+                self.reason = "the stream ended"
             except grpc.aio.AioRpcError as error:
-                reason = error.code().name
+                self.reason = error.code().name
+            except TimeoutError:
+                self.reason = f"silent for {SILENCE_SECONDS_MAX} s"
+                self._leave_connection()
             if self.is_connected:
                 backoff_seconds = BACKOFF_SECONDS_MIN
-                log.warning("key_watch_lost", reason=reason)
+                log.warning("key_watch_lost", reason=self.reason)
             self.is_connected = False
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             backoff_seconds = min(backoff_seconds * 2, BACKOFF_SECONDS_MAX)
@@ -57,9 +71,16 @@ class KeyWatch:
     async def _follow(self) -> None:
         self._cache.begin_snapshot()
         loop = asyncio.get_running_loop()
-        async for message in self._open_watch():
-            self._cache.put(message.grants, fresh_until=loop.time() + REFRESH_AFTER_SECONDS)
-            if message.snapshot_complete:
-                self._cache.end_snapshot()
-                self.is_connected = True
-                log.info("keys_loaded", keys=len(self._cache))
+        async with asyncio.timeout(SILENCE_SECONDS_MAX) as silence:
+            async for message in self._open_watch():
+                silence.reschedule(loop.time() + SILENCE_SECONDS_MAX)
+                self._cache.push(message.grants, fresh_until=loop.time() + REFRESH_AFTER_SECONDS)
+                if message.snapshot_complete:
+                    self._cache.end_snapshot()
+                    self.is_connected = True
+                    log.info("keys_loaded", keys=len(self._cache))
+
+    def _leave_connection(self) -> None:
+        task = asyncio.ensure_future(self._reconnect())
+        self._reconnecting.add(task)
+        task.add_done_callback(self._reconnecting.discard)

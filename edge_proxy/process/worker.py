@@ -29,9 +29,10 @@ from edge_proxy.http1.client.pool import Upstreams
 from edge_proxy.http1.server.acceptor import Acceptor
 from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.http1.server.protocol import Server
-from edge_proxy.keys import snapshot
 from edge_proxy.keys.cache import KeyCache
+from edge_proxy.keys.files import KeyFiles
 from edge_proxy.keys.resolve import KeyResolver
+from edge_proxy.keys.saver import KeySaver
 from edge_proxy.keys.watch import KeyWatch
 from edge_proxy.limiter import decide_client
 from edge_proxy.limiter.decide_client import DecideClient
@@ -60,7 +61,6 @@ from mesh.service import process
 
 PROCESS_NAME: Final = "edge_proxy"
 REPORT_SECONDS: Final = 1.0
-SNAPSHOT_SECONDS: Final = 10.0
 LAG_SECONDS: Final = 0.5
 FLUSH_SECONDS_MAX: Final = 5.0
 GC_THRESHOLD: Final = 50_000
@@ -90,16 +90,15 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._routes_path = routes_path
-        self._index = index
         self._journals = settings.edge_data_dir / "journal"
-        self._snapshot_path = settings.edge_data_dir / "keys.snapshot"
-        self._snapshot_changes = 0
         ids = RandomIds()
         self._clients = Clients(settings, process=PROCESS_NAME)
         self.metrics = WorkerMetrics()
         self._cache = KeyCache()
-        self._watch = KeyWatch(self._cache, self._open_watch)
-        self._resolver = KeyResolver(self._cache, self._clients.auth.ResolveKeys)
+        self._key_files = KeyFiles(settings.edge_data_dir)
+        self._key_saver = KeySaver(self._cache, self._key_files, writes_snapshots=index == 0)
+        self._watch = KeyWatch(self._cache, self._open_watch, lambda: self._clients.reopen("auth"))
+        self._resolver = KeyResolver(self._cache, self._resolve_keys)
         self._policies = Policies()
         self._share = LocalShare(self._policies, lambda: time.monotonic_ns() // 1_000_000)
         self._limiter = DecideClient(
@@ -154,15 +153,19 @@ class Worker:
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the background work."""
-        stored = snapshot.read(self._snapshot_path)
+        try:
+            stored = self._key_files.load()
+        except OSError as error:
+            stored = None
+            log.error("key_files_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
         if stored is not None:
-            self._cache.put_stored(stored)
+            self._cache.put_stored(stored, now=asyncio.get_running_loop().time())
         coroutines = (
             self._watch.run(),
             self._limiter.run(),
             self._journal.sync_forever(),
             self._sender.run(),
-            self._write_snapshots(),
+            self._key_saver.run(),
             self._measure_lag(),
         )
         return [tasks.create_task(coroutine) for coroutine in coroutines]
@@ -192,13 +195,16 @@ class Worker:
         await self._sink.close()
         self._journal.close()
         await self._clients.close()
-        self._write_snapshot()
+        await self._key_saver.save_changes()
+        await self._key_saver.save_snapshot()
 
     def degraded(self) -> list[str]:
         """Return what is away at the moment, by name and reason."""
         reasons = []
         if not self._watch.is_connected:
-            reasons.append("auth: key watch is not connected")
+            reasons.append(f"auth: key watch is not connected ({self._watch.reason})")
+        if not self._key_saver.is_writing:
+            reasons.append("keys: changes cannot be written to the disk")
         if not self._limiter.is_healthy:
             reasons.append("ratelimit: decisions are made locally")
         if not self._sink.is_available:
@@ -233,6 +239,10 @@ class Worker:
         self.metrics.counters["decision_batches"] = self._limiter.batches
         return {"ready": self.is_ready(), "degraded": self.degraded(), "metrics": self.metrics.snapshot()}
 
+    def _resolve_keys(self, request: auth.ResolveKeysRequest, *, timeout: float) -> Any:
+        # Looked up for each call: the channel may have been left behind.
+        return self._clients.auth.ResolveKeys(request, timeout=timeout)
+
     def _open_watch(self) -> Any:
         return self._clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=self._metadata("auth"))
 
@@ -252,19 +262,6 @@ class Worker:
         if self._settings.kafka_bootstrap:
             return KafkaSink(self._settings.kafka_bootstrap)
         return IngestSink(self._open_ingest)
-
-    async def _write_snapshots(self) -> None:
-        while True:
-            await asyncio.sleep(SNAPSHOT_SECONDS)
-            self._write_snapshot()
-
-    def _write_snapshot(self) -> None:
-        if self._index == 0 and self._cache.is_loaded and self._cache.changes != self._snapshot_changes:
-            self._snapshot_changes = self._cache.changes
-            try:
-                snapshot.write(self._snapshot_path, self._cache.messages())
-            except OSError as error:
-                log.error("key_snapshot_not_written", error=str(error))  # noqa: TRY400 - the reason says it all
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

@@ -143,6 +143,13 @@ class Clients:
             clock=clock,
         )
 
+    async def reopen(self, service: str) -> None:
+        """Leave a channel behind whose line may be dead: the next call opens another; calls in flight may end."""
+        channel = self._channels.pop(service, None)
+        self.__dict__.pop(service, None)
+        if channel is not None:
+            await channel.close(DEADLINE_SECONDS)
+
     async def close(self) -> None:
         """Close every channel."""
         for channel in self._channels.values():

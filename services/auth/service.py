@@ -11,7 +11,7 @@ from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
 from services.auth.errors import OrganizationNotFound
-from services.auth.model import AuditEntry, KeyGrant, Organization, ServiceAccount
+from services.auth.model import AuditEntry, KeyGrant, KeyState, Organization, ServiceAccount
 
 SERVICE_ACCOUNT_TOKEN_LENGTH_MAX: Final = 200
 
@@ -31,11 +31,15 @@ class Accounts:
         self._clock = clock
 
     async def resolve_keys(self, digests: Sequence[bytes]) -> list[KeyGrant]:
-        """Return the grants of the digests that are known and note that these keys are in use."""
+        """Return the grants of the digests that are known and note which keys are in use.
+
+        A key that is refused is not in use, and noting it would let the time of the answer tell it from an unknown one.
+        """
         async with self._db.system() as tx:
             grants = await store.find_grants(tx, digests)
-            if grants:
-                await store.touch_keys(tx, [grant.digest for grant in grants], self._clock.now())
+            in_use = [grant.digest for grant in grants if grant.state is KeyState.ACTIVE]
+            if in_use:
+                await store.touch_keys(tx, in_use, self._clock.now())
         return grants
 
     async def get_organization(self, organization_id: UUID) -> Organization:

@@ -77,10 +77,10 @@ async def seed_person(dsn: str, organization_id: UUID, email: str, role: str, pe
     return person_id
 
 
-async def seed_key(dsn: str, organization_id: UUID, creator_id: UUID) -> tuple[UUID, bytes]:
-    """Inserts a live key and returns its id and digest."""
+async def seed_key(dsn: str, organization_id: UUID, creator_id: UUID, key: str = "") -> tuple[UUID, bytes]:
+    """Inserts a live key, a random one unless it is given, and returns its id and digest."""
     api_key_id = RandomIds().uuid7()
-    key = key_format.mint(KeyMode.KEY_MODE_LIVE, secrets.token_bytes(key_format.RANDOM_BYTES))
+    key = key or key_format.mint(KeyMode.KEY_MODE_LIVE, secrets.token_bytes(key_format.RANDOM_BYTES))
     digest = key_format.digest(key, PEPPER)
     connection = await asyncpg.connect(dsn)
     try:

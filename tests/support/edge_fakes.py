@@ -24,6 +24,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as ratelimit_grpc
 from contract import key_format
 
 PEPPER = bytes(range(32))
+HEARTBEAT_SECONDS = 1.0
 ORGANIZATION = UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0001)
 API_KEY = UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0002)
 
@@ -69,7 +70,10 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
             grants=list(self.grants.values()) if self.in_snapshot else [], snapshot_complete=True
         )
         while True:
-            yield auth.WatchKeysResponse(grants=[await queue.get()])
+            grants = []
+            with contextlib.suppress(TimeoutError):
+                grants = [await asyncio.wait_for(queue.get(), HEARTBEAT_SECONDS)]
+            yield auth.WatchKeysResponse(grants=grants)
 
 
 class FakeLimiter(ratelimit_grpc.RateLimitServiceServicer):

@@ -1,4 +1,4 @@
-"""A line to a server that a test can cut: forwards bytes until told not to."""
+"""A line to a server that a test can cut, or that swallows what is sent: forwards bytes until told not to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Line:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._is_swallowing = False
         self.port = 0
 
     async def connect(self) -> None:
@@ -29,18 +30,48 @@ class Line:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    def swallow(self) -> None:
+        """Loses every byte in both directions from now on, and tells nobody; connections stay open."""
+        self._is_swallowing = True
+
+    def pass_on(self) -> None:
+        """Lets new connections through again; those that lost bytes go on losing them."""
+        self._is_swallowing = False
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection(*self._target)
+        try:
+            back_reader, back_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, back_writer}
-        await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
+        loss = _Loss(self)
+        await asyncio.gather(_pump(reader, back_writer, loss), _pump(back_reader, writer, loss))
         self._writers -= {writer, back_writer}
 
+    @property
+    def is_swallowing(self) -> bool:
+        return self._is_swallowing
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class _Loss:
+    """What one connection has lost: once something, then everything."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._has_lost = False
+
+    def takes(self) -> bool:
+        self._has_lost |= self._line.is_swallowing
+        return self._has_lost
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loss: _Loss) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
+            if not loss.takes():
+                writer.write(data)
+                await writer.drain()
     writer.close()
 
 

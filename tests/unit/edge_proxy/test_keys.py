@@ -9,7 +9,7 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 
 from edge_proxy.keys import cache as key_cache
 from edge_proxy.keys import snapshot
-from edge_proxy.keys.cache import KeyCache, to_message
+from edge_proxy.keys.cache import GRANT_SECONDS, REFRESH_AFTER_SECONDS, KeyCache
 from edge_proxy.keys.grant import from_message
 from edge_proxy.keys.resolve import AuthUnavailable, KeyResolver
 
@@ -25,9 +25,12 @@ def grant(number: int, **changes: object) -> auth.KeyGrant:
     return auth.KeyGrant(**(values | changes))
 
 
-def test_grant_round_trips():
-    message = grant(1, scopes=["a", "b"], allowed_ips=["10.0.0.0/8", "::1/128"], external_subject="s", expire_time_us=9)
-    assert to_message(from_message(message, fresh_until=0)) == message
+def test_a_grant_that_was_used_is_written_as_auth_sent_it():
+    message = grant(1, scopes=["b", "a"], allowed_ips=["nonsense", "::1/128"], expire_time_us=9, version=3)
+    cache = KeyCache()
+    cache.push([message], fresh_until=5.0)
+    assert cache.get(message.digest).scopes == {"a", "b"}
+    assert cache.messages() == [message]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +51,9 @@ def test_allowed_addresses(networks, address, allowed):
 
 def test_snapshot_of_auth_forgets_what_was_not_in_it():
     cache = KeyCache()
-    cache.put_stored([grant(1), grant(2)])
+    cache.put_stored([grant(1), grant(2)], now=0.0)
     cache.begin_snapshot()
-    cache.put([grant(2), grant(3)], fresh_until=5.0)
+    cache.push([grant(2), grant(3)], fresh_until=5.0)
     cache.end_snapshot()
     assert cache.get(grant(1).digest) is None
     assert cache.get(grant(2).digest).fresh_until == 5.0
@@ -59,25 +62,75 @@ def test_snapshot_of_auth_forgets_what_was_not_in_it():
 
 def test_change_replaces_what_is_held():
     cache = KeyCache()
-    cache.put([grant(1)], fresh_until=5.0)
+    cache.push([grant(1)], fresh_until=5.0)
     assert cache.get(grant(1).digest).state == auth.KEY_STATE_ACTIVE
-    cache.put([grant(1, state=auth.KEY_STATE_REVOKED)], fresh_until=5.0)
+    cache.push([grant(1, state=auth.KEY_STATE_REVOKED)], fresh_until=5.0)
     assert cache.get(grant(1).digest).state == auth.KEY_STATE_REVOKED
 
 
+@pytest.mark.parametrize("older_comes_by", ["push", "put"])
+def test_a_grant_never_replaces_one_with_a_higher_version(older_comes_by):
+    cache = KeyCache()
+    cache.push([grant(1, state=auth.KEY_STATE_REVOKED, version=5)], fresh_until=5.0)
+    getattr(cache, older_comes_by)([grant(1, version=4)], fresh_until=9.0)
+    assert cache.get(grant(1).digest).state == auth.KEY_STATE_REVOKED
+    assert [message.version for message in cache.take_unsaved()] == [5]
+
+
+def test_an_answer_does_not_stand_for_the_snapshot_under_way():
+    cache = KeyCache()
+    cache.begin_snapshot()
+    cache.put([grant(1)], fresh_until=5.0)
+    cache.end_snapshot()
+    assert cache.get(grant(1).digest) is None
+
+
+def test_what_restricts_waits_to_be_saved_and_a_first_snapshot_does_not():
+    cache = KeyCache()
+    cache.begin_snapshot()
+    cache.push([grant(1), grant(2), grant(3, state=auth.KEY_STATE_ORGANIZATION_SUSPENDED)], fresh_until=5.0)
+    cache.end_snapshot()
+    assert [message.digest for message in cache.take_unsaved()] == [grant(3).digest]
+    assert not cache.save_needed.is_set()
+    cache.push([grant(4)], fresh_until=5.0)
+    cache.put([grant(5)], fresh_until=5.0)
+    cache.push([grant(1, scopes=["less"], version=1)], fresh_until=5.0)
+    assert cache.save_needed.is_set()
+    assert [message.digest for message in cache.take_unsaved()] == [grant(4).digest, grant(1).digest]
+    cache.begin_snapshot()
+    cache.push([grant(1, version=2), grant(4)], fresh_until=5.0)
+    cache.end_snapshot()
+    saved = {message.digest: message.state for message in cache.take_unsaved()}
+    assert saved == {
+        grant(1).digest: auth.KEY_STATE_ACTIVE,
+        **dict.fromkeys([grant(n).digest for n in (2, 3, 5)], auth.KEY_STATE_UNSPECIFIED),
+    }
+
+
+def test_unsaved_changes_are_bounded_by_a_snapshot(monkeypatch):
+    monkeypatch.setattr(key_cache, "UNSAVED_MAX", 2)
+    cache = KeyCache()
+    cache.push([grant(number) for number in range(1, 4)], fresh_until=5.0)
+    assert (len(cache.unsaved), cache.snapshot_wanted) == (2, True)
+    changes = cache.take_unsaved()
+    cache.push([grant(1, version=9)], fresh_until=5.0)
+    cache.give_unsaved_back(changes)
+    assert [message.version for message in cache.take_unsaved()] == [9, 0]
+
+
 def test_unknown_digests_are_remembered_for_a_moment_and_bounded(monkeypatch):
-    monkeypatch.setattr(key_cache, "UNKNOWN_MAX", 2)
+    monkeypatch.setattr(key_cache, "REFUSED_MAX", 2)
     cache = KeyCache()
     cache.put_unknown([b"a", b"b", b"c"], 100.0)
-    assert not cache.is_unknown(b"a", 100.0)
-    assert cache.is_unknown(b"c", 109.0)
-    assert not cache.is_unknown(b"c", 111.0)
+    assert not cache.is_refused(b"a", 100.0)
+    assert cache.is_refused(b"c", 109.0)
+    assert not cache.is_refused(b"c", 111.0)
 
 
 def test_grants_are_bounded(monkeypatch):
     monkeypatch.setattr(key_cache, "GRANTS_MAX", 2)
     cache = KeyCache()
-    cache.put([grant(1), grant(2), grant(3)], fresh_until=0.0)
+    cache.push([grant(1), grant(2), grant(3)], fresh_until=0.0)
     assert (len(cache), cache.get(grant(1).digest)) == (2, None)
 
 
@@ -91,6 +144,10 @@ def test_snapshot_on_disk_round_trips_and_damage_counts_as_none(tmp_path):
     for damaged in (content[:-1], content[: len(content) // 2], b"", b"X" + content[1:]):
         path.write_bytes(damaged)
         assert snapshot.read(path) is None
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Auth:
@@ -118,19 +175,94 @@ async def test_questions_of_one_turn_share_a_call_and_each_digest_is_asked_once(
 
 async def test_old_grant_is_served_and_refreshed_in_the_background():
     service, cache = Auth(grant(1, state=auth.KEY_STATE_REVOKED)), KeyCache()
-    cache.put_stored([grant(1)])
+    cache.put_stored([grant(1)], now=now() - 1.0)
     resolver = KeyResolver(cache, service)
     assert resolver.held(grant(1).digest).state == auth.KEY_STATE_ACTIVE
     for _ in range(10):
         await asyncio.sleep(0)
-    assert resolver.held(grant(1).digest).state == auth.KEY_STATE_REVOKED
+    assert resolver.held(grant(1).digest) is None
     assert len(service.calls) == 1
+
+
+async def test_a_grant_past_its_time_waits_for_auth_and_serves_on_where_auth_is_away():
+    service, cache = Auth(grant(1, state=auth.KEY_STATE_REVOKED)), KeyCache()
+    overdue = now() - (GRANT_SECONDS - REFRESH_AFTER_SECONDS) - 1.0
+    cache.put_stored([grant(1), grant(2)], now=overdue)
+    resolver = KeyResolver(cache, service)
+    assert resolver.held(grant(1).digest) is None
+    assert await resolver.find(grant(1).digest) is None
+    service.is_down = True
+    assert (await resolver.find(grant(2).digest)).digest == grant(2).digest
+    assert resolver.held(grant(2).digest) is not None
+
+
+async def test_a_revoked_key_takes_the_way_of_an_unknown_one():
+    service, cache = Auth(grant(1, state=auth.KEY_STATE_REVOKED)), KeyCache()
+    cache.push([grant(1, state=auth.KEY_STATE_REVOKED)], fresh_until=now() + 100)
+    resolver = KeyResolver(cache, service)
+    for digest in (grant(1).digest, grant(2).digest):
+        assert resolver.held(digest) is None
+        assert [await resolver.find(digest) for _ in range(3)] == [None] * 3
+    assert service.calls == [[grant(1).digest], [grant(2).digest]]
+    service.is_down = True
+    cache.push([grant(1, state=auth.KEY_STATE_REVOKED, version=2)], fresh_until=now() + 100)
+    assert await resolver.find(grant(1).digest) is None
+
+
+class SlowAuth(Auth):
+    """Reads at once and answers when told to."""
+
+    def __init__(self, *grants: auth.KeyGrant) -> None:
+        super().__init__(*grants)
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, request: auth.ResolveKeysRequest, *, timeout: float) -> auth.ResolveKeysResponse:
+        answer = await super().__call__(request, timeout=timeout)
+        await self.may_answer.wait()
+        return answer
+
+
+async def find_while(service: SlowAuth, cache: KeyCache, digest: bytes, meanwhile) -> object:
+    finding = asyncio.create_task(KeyResolver(cache, service).find(digest))
+    while not service.calls:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    meanwhile()
+    service.may_answer.set()
+    return await finding
+
+
+async def test_an_older_answer_does_not_undo_a_pushed_revocation():
+    service, cache = SlowAuth(grant(1, version=1)), KeyCache()
+    revoked = grant(1, state=auth.KEY_STATE_REVOKED, version=2)
+    found = await find_while(service, cache, grant(1).digest, lambda: cache.push([revoked], fresh_until=now() + 100))
+    assert found is None
+    assert cache.get(grant(1).digest).state == auth.KEY_STATE_REVOKED
+
+
+async def test_an_answer_that_a_snapshot_overtook_is_asked_for_again():
+    service, cache = SlowAuth(grant(1, version=1)), KeyCache()
+
+    def snapshot_without_the_key() -> None:
+        service.grants.clear()
+        cache.begin_snapshot()
+        cache.end_snapshot()
+
+    assert await find_while(service, cache, grant(1).digest, snapshot_without_the_key) is None
+    assert len(service.calls) == 2
+
+
+async def test_an_older_unknown_does_not_undo_a_pushed_key():
+    service, cache = SlowAuth(), KeyCache()
+    found = await find_while(service, cache, grant(1).digest, lambda: cache.push([grant(1)], fresh_until=now() + 100))
+    assert found is cache.get(grant(1).digest)
+    assert not cache.is_refused(grant(1).digest, now())
 
 
 async def test_without_auth_held_grants_live_on_and_others_cannot_be_told():
     service, cache = Auth(), KeyCache()
     service.is_down = True
-    cache.put_stored([grant(1)])
+    cache.put_stored([grant(1)], now=now() - 1.0)
     resolver = KeyResolver(cache, service)
     with pytest.raises(AuthUnavailable):
         await resolver.find(grant(2).digest)
