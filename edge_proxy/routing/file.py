@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edge_proxy.routing.routes import LimiterAway, Route, RouteTable, Upstream, compile_table
+from edge_proxy.http1.target import NotNormal, normal_path, without_parameters
+from edge_proxy.routing.routes import Case, LimiterAway, Route, RouteTable, Upstream, compile_table
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+|\{[a-z][a-z0-9_]*\}")
@@ -99,7 +100,7 @@ class MatchEntry(_Strict):
         segments = path.removesuffix("/").split("/")
         if segments[0] or not all(_SEGMENT.fullmatch(s) and s not in {".", ".."} for s in segments[1:]):
             raise ValueError(f"{path!r} is not `/segment/{{name}}/…`")
-        return path
+        return _normal_template(path)
 
     @model_validator(mode="after")
     def _one_path(self) -> MatchEntry:
@@ -113,6 +114,11 @@ class RewriteEntry(_Strict):
 
     strip_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
     add_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
+
+    @field_validator("strip_prefix")
+    @classmethod
+    def _prefix_is_normal(cls, prefix: str | None) -> str | None:
+        return prefix if prefix is None else _normal_template(prefix)
 
 
 class TimeoutsEntry(_Strict):
@@ -136,6 +142,8 @@ class RouteEntry(_Strict):
     limiter_unavailable: Literal["degrade", "open", "closed"] = "degrade"
     timeouts: TimeoutsEntry = TimeoutsEntry()
     body_bytes_max: Annotated[int, Field(ge=0, le=1 << 40)] = 10 << 20
+    path_parameters: Literal["refuse", "keep"] = "refuse"
+    trailing_slash: Literal["same", "distinct"] = "same"
 
     @model_validator(mode="after")
     def _scopes_need_keys(self) -> RouteEntry:
@@ -148,6 +156,7 @@ class RoutesFile(_Strict):
     """The whole file."""
 
     version: Literal[1]
+    case: Literal["exact", "insensitive"] | None = None
     upstreams: Annotated[dict[str, UpstreamEntry], Field(min_length=1, max_length=1_000)]
     routes: Annotated[list[RouteEntry], Field(min_length=1, max_length=ROUTES_MAX)]
 
@@ -191,7 +200,8 @@ def parse(text: str, environment: Mapping[str, str]) -> RouteTable:
     if violations or checked is None:
         raise RoutesFileError(violations)
     upstreams = {name: _to_upstream(name, entry) for name, entry in checked.upstreams.items()}
-    return compile_table([_to_route(entry, upstreams[entry.upstream]) for entry in checked.routes], upstreams)
+    case = Case.GUARDED if checked.case is None else Case(checked.case)
+    return compile_table([_to_route(entry, upstreams[entry.upstream]) for entry in checked.routes], upstreams, case)
 
 
 def _interpolate(value: Any, environment: Mapping[str, str], path: str, violations: list[str]) -> Any:
@@ -219,6 +229,22 @@ def _cross_check(checked: RoutesFile) -> list[str]:
         if strip and not _starts_with_segments(route.match.path or route.match.path_prefix or "", strip):
             violations.append(f"routes[{index}].rewrite.strip_prefix: the matched path does not start with {strip!r}")
     return violations
+
+
+def _normal_template(path: str) -> str:
+    """Return a path template in the normal form that requests are matched in; parameters in braces stay as they are."""
+    return "/".join(segment if segment.startswith("{") else _normal_segment(segment) for segment in path.split("/"))
+
+
+def _normal_segment(segment: str) -> str:
+    try:
+        normal = normal_path(b"/" + segment.encode("ascii"))
+        is_plain = without_parameters(normal) == normal
+    except (NotNormal, UnicodeEncodeError):
+        raise ValueError(f"{segment!r} can be read in more than one way, so it has no normal form") from None
+    if not is_plain:
+        raise ValueError(f"{segment!r} has a `;`, which begins parameters and never belongs to a route's path")
+    return normal[1:]
 
 
 def _starts_with_segments(path: str, prefix: str) -> bool:
@@ -261,4 +287,6 @@ def _to_route(entry: RouteEntry, upstream: Upstream) -> Route:
         first_byte_timeout_seconds=entry.timeouts.first_byte_ms / 1000,
         idle_timeout_seconds=entry.timeouts.idle_ms / 1000,
         body_bytes_max=entry.body_bytes_max,
+        keeps_parameters=entry.path_parameters == "keep",
+        is_slash_distinct=entry.trailing_slash == "distinct",
     )

@@ -3,7 +3,12 @@
 A lookup walks one dictionary per segment and remembers the prefixes it passes. The most specific route wins: a literal
 segment before a parameter, a full match before a prefix, a longer prefix before a shorter one; at the same place a
 named host before a wildcard before any, then the file's order. Where a path matches but no method does, the answer is
-the list of methods that would (405).
+the list of methods that would (405). TRACE is taken by no route that does not name it.
+
+Paths are matched in the normal form of `http1.target`, templates are kept in it. Letter case has three rules, because
+only the operator knows what the upstreams do with it. `EXACT`: another case is another path. `INSENSITIVE`: case does
+not matter. Without a word (`GUARDED`) case matters too, but a path that would match another route if case did not is
+refused: behind an upstream that folds case, `/Admin` must not leave the route of `/admin` for a broader one.
 """
 
 from __future__ import annotations
@@ -12,6 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
+
+from edge_proxy.http1.target import DEFAULT_PORT, folded
+
+# What a route takes that names no methods.
+COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class LimiterAway(Enum):
@@ -20,6 +31,14 @@ class LimiterAway(Enum):
     DEGRADE = "degrade"
     OPEN = "open"
     CLOSED = "closed"
+
+
+class Case(Enum):
+    """What letter case means in paths."""
+
+    EXACT = "exact"
+    INSENSITIVE = "insensitive"
+    GUARDED = "guarded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +72,8 @@ class Route:
     first_byte_timeout_seconds: float
     idle_timeout_seconds: float
     body_bytes_max: int
+    keeps_parameters: bool = False
+    is_slash_distinct: bool = False
 
     @property
     def path_template(self) -> str:
@@ -60,10 +81,16 @@ class Route:
         return self.path.rstrip("/") + "/*" if self.is_prefix else self.path
 
     def upstream_path(self, path: str) -> str:
-        """Return the path that the upstream is asked for."""
-        if self.strip_prefix and (path + "/").startswith(self.strip_prefix + "/"):
-            path = path[len(self.strip_prefix) :] or "/"
-        return self.add_prefix + path if self.add_prefix else path
+        """Return the path that the upstream is asked for.
+
+        The route has matched, so as many segments are stripped as the prefix has, whatever their case and parameters.
+        """
+        end = 0
+        for _ in range(self.strip_prefix.count("/")):
+            end = path.find("/", end + 1)
+            if end < 0:
+                return self.add_prefix + "/"
+        return self.add_prefix + path[end:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +98,10 @@ class MethodNotAllowed:
     """The path is known, the method is not."""
 
     allow: tuple[str, ...]
+
+
+class CaseDiffers:
+    """In another letter case the path would match another route, and nobody said that case matters."""
 
 
 @dataclass(slots=True)
@@ -84,49 +115,88 @@ class _Node:
 class RouteTable:
     """Finds the route of a request."""
 
-    __slots__ = ("_root", "routes", "upstreams")
+    __slots__ = ("_case", "_folded_root", "_has_capitals", "_root", "routes", "upstreams")
 
-    def __init__(self, root: _Node, routes: Iterable[Route], upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(
+        self, *, root: _Node, folded_root: _Node, routes: Iterable[Route], upstreams: Mapping[str, Upstream], case: Case
+    ) -> None:
         self._root = root
+        self._folded_root = folded_root
+        self._case = case
         self.routes = MappingProxyType({route.id: route for route in routes})
         self.upstreams = MappingProxyType(dict(upstreams))
+        self._has_capitals = any(folded(route.path) != route.path for route in self.routes.values())
 
-    def match(self, host: str, method: str, path: str) -> Route | MethodNotAllowed | None:
+    def match(self, host: str, method: str, path: str) -> Route | MethodNotAllowed | CaseDiffers | None:
         """Return the route, the methods that the path would take, or None where nothing matches.
 
         Args:
-            host: Lower-case `Host`, with its port where it had one.
+            host: `Host` in normal form.
             method: Upper-case method.
-            path: Path without query, as it came.
+            path: Path in normal form, without query and parameters.
         """
-        segments = path.split("/")[1:]
-        if segments[-1] == "":
-            segments.pop()
-        allow: set[str] = set()
-        for candidates in _walk(self._root, segments, 0):
-            for route in candidates:
-                if route.hosts and not _host_matches(route.hosts, host):
-                    continue
-                if not route.methods or method in route.methods:
-                    return route
-                allow |= route.methods
-        return MethodNotAllowed(allow=tuple(sorted(allow))) if allow else None
+        match self._case:
+            case Case.EXACT:
+                return _find(self._root, host, method, path)
+            case Case.INSENSITIVE:
+                return _find(self._folded_root, host, method, folded(path))
+            case Case.GUARDED:
+                return self._match_guarded(host, method, path)
+
+    def _match_guarded(self, host: str, method: str, path: str) -> Route | MethodNotAllowed | CaseDiffers | None:
+        found = _find(self._root, host, method, path)
+        if not isinstance(found, Route):
+            return found
+        name = folded(path)
+        if name == path and not self._has_capitals:
+            return found
+        other = _find(self._folded_root, host, method, name)
+        if other is found or (isinstance(other, Route) and _place(other) == _place(found)):
+            return found
+        return CaseDiffers()
 
 
-def compile_table(routes: list[Route], upstreams: Mapping[str, Upstream]) -> RouteTable:
+def _find(root: _Node, host: str, method: str, path: str) -> Route | MethodNotAllowed | None:
+    segments = path.split("/")[1:]
+    ends_with_slash = segments[-1] == ""
+    if ends_with_slash:
+        segments.pop()
+    allow: set[str] = set()
+    for candidates in _walk(root, segments, 0):
+        for route in candidates:
+            if route.hosts and not _host_matches(route.hosts, host):
+                continue
+            if route.is_slash_distinct and not route.is_prefix and ends_with_slash != route.path.endswith("/"):
+                continue
+            if method in route.methods or (not route.methods and method != "TRACE"):
+                return route
+            allow |= route.methods or COMMON_METHODS
+    return MethodNotAllowed(allow=tuple(sorted(allow))) if allow else None
+
+
+def _place(route: Route) -> tuple[str, bool]:
+    return folded(route.path), route.is_prefix
+
+
+def compile_table(routes: list[Route], upstreams: Mapping[str, Upstream], case: Case = Case.GUARDED) -> RouteTable:
     """Build the table. Routes are taken in the file's order."""
-    root = _Node()
+    root, folded_root = _Node(), _Node()
     for route in routes:
-        node = root
-        for segment in route.path.strip("/").split("/") if route.path != "/" else ():
-            if segment.startswith("{"):
-                node.parameter = node.parameter or _Node()
-                node = node.parameter
-            else:
-                node = node.literals.setdefault(segment, _Node())
-        (node.prefix if route.is_prefix else node.full).append(route)
+        _place_route(root, route, route.path)
+        _place_route(folded_root, route, folded(route.path))
     _sort_by_host(root)
-    return RouteTable(root, routes, upstreams)
+    _sort_by_host(folded_root)
+    return RouteTable(root=root, folded_root=folded_root, routes=routes, upstreams=upstreams, case=case)
+
+
+def _place_route(node: _Node, route: Route, path: str) -> None:
+    for segment in path.strip("/").split("/") if path != "/" else ():
+        if segment.startswith("{"):
+            node.parameter = node.parameter or _Node()
+            node = node.parameter
+        else:
+            node = node.literals.setdefault(segment, _Node())
+    (node.prefix if route.is_prefix else node.full).append(route)
 
 
 def _walk(node: _Node, segments: list[str], depth: int) -> Iterable[list[Route]]:
@@ -145,9 +215,10 @@ def _walk(node: _Node, segments: list[str], depth: int) -> Iterable[list[Route]]
 
 
 def _host_matches(patterns: tuple[str, ...], host: str) -> bool:
-    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    name, colon, _ = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    name, full = (name, host) if colon else (host, f"{host}:{DEFAULT_PORT}")
     for pattern in patterns:
-        candidate = host if ":" in pattern else name
+        candidate = full if ":" in pattern else name
         if pattern == candidate or (pattern.startswith("*.") and candidate.endswith(pattern[1:])):
             return True
     return False

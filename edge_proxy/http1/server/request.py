@@ -3,7 +3,8 @@
 The C parser (llhttp) refuses bare CR and LF, obsolete folding, `Content-Length` next to `Transfer-Encoding`, two
 `Content-Length`, an empty `Transfer-Encoding` and white space before a colon. What it lets through and upstreams are
 known to read differently is refused here: underscores in names, codings other than `chunked`, `Host` that is missing,
-doubled or not an authority, and targets with encoded slashes, dots, backslashes or NUL, `//` and dot segments.
+doubled or not an authority, and targets that have no normal form (`http1.target`). Path and host are kept in that form
+and in no other.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ from typing import Final
 import httptools
 
 from edge_proxy.http1.server.refusal import Unacceptable
+from edge_proxy.http1.target import NotNormal, normal_host, normal_path, without_parameters
 
 HEAD_BYTES_MAX: Final = 32_768
 TARGET_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 100
 
-# RFC 3986 section 3.2, without userinfo; IPv6 in brackets.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9\-._]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_AMBIGUOUS_PATH: Final = re.compile(
-    rb"%(?:2[EeFf]|5[Cc]|00|25(?:2[EeFf]|5[Cc]|00))|%(?![0-9A-Fa-f]{2})|//|\\|/\.{1,2}(?:[/;]|$)|[^\x21-\x7e]|[#\"<>^`{|}]"
-)
 _BAD_QUERY: Final = re.compile(rb"[^\x21-\x7e]|#")
+_AMBIGUOUS_PATH: Final = "The path can be read in more than one way."
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 # Fields that end at this hop (RFC 9110 section 7.6.1), that only the edge may say, or that it says anew.
@@ -75,12 +73,14 @@ _NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 class RequestHead:
     """A request's head as the edge understood it.
 
-    `lines` are the end-to-end fields as they go on to the upstream. Credentials are kept apart, because whether they
-    go on depends on the route.
+    `path` and `host` are in normal form; `plain_path` is the path without its segments' parameters. `lines` are the
+    end-to-end fields as they go on to the upstream. Credentials are kept apart, because whether they go on depends on
+    the route.
     """
 
     method: str
     path: str
+    plain_path: str
     query: bytes
     minor_version: int
     host: str
@@ -168,10 +168,12 @@ class _Reading:
     def to_head(self, method: str, target: bytes) -> RequestHead:
         found = self._found
         path, query, authority = _split_target(method, target)
+        plain_path = _plain(path)
         tokens = self._connection_tokens()
         return RequestHead(
             method=method,
             path=path,
+            plain_path=plain_path,
             query=query,
             minor_version=1 if self.is_11 else 0,
             host=self._host(authority),
@@ -196,18 +198,19 @@ class _Reading:
             return _NO_TOKENS
         return {token.strip().lower() for value in values for token in value.split(b",")}
 
-    def _host(self, authority: bytes | None) -> str:
+    def _host(self, authority: str | None) -> str:
         hosts = self._found.get(b"host", _NONE)
         if len(hosts) > 1 or (not hosts and self.is_11):
             raise Unacceptable(400, "There must be exactly one Host field.")
         if not hosts:
-            return (authority or b"").decode("ascii").lower()
-        host = hosts[0]
-        if not _HOST.fullmatch(host):
-            raise Unacceptable(400, "The Host field is not host[:port].")
-        if authority is not None and authority.lower() != host.lower():
+            return authority or ""
+        try:
+            host = normal_host(hosts[0])
+        except NotNormal:
+            raise Unacceptable(400, "The Host field is not host[:port].") from None
+        if authority is not None and authority != host:
             raise Unacceptable(400, "Host and target name different hosts.")
-        return host.decode("ascii").lower()
+        return host
 
     def _traceparent(self) -> str | None:
         values = self._found[b"traceparent"]
@@ -236,7 +239,7 @@ class _Reading:
         return self.is_11
 
 
-def _split_target(method: str, target: bytes) -> tuple[str, bytes, bytes | None]:
+def _split_target(method: str, target: bytes) -> tuple[str, bytes, str | None]:
     """Return path, query with its `?`, and the authority of an absolute-form target (RFC 9112 section 3.2)."""
     if len(target) > TARGET_BYTES_MAX:
         raise Unacceptable(414)
@@ -244,19 +247,29 @@ def _split_target(method: str, target: bytes) -> tuple[str, bytes, bytes | None]
     if not target.startswith(b"/"):
         authority, target = _absolute_form(method, target)
     path, question, query = target.partition(b"?")
-    if _AMBIGUOUS_PATH.search(path):
-        raise Unacceptable(400, "The path can be read in more than one way.")
     if query and _BAD_QUERY.search(query):
         raise Unacceptable(400, "The query has characters that must be encoded.")
-    return path.decode("ascii"), question + query, authority
+    try:
+        return normal_path(path), question + query, authority
+    except NotNormal:
+        raise Unacceptable(400, _AMBIGUOUS_PATH) from None
 
 
-def _absolute_form(method: str, target: bytes) -> tuple[bytes, bytes]:
+def _plain(path: str) -> str:
+    try:
+        return without_parameters(path)
+    except NotNormal:
+        raise Unacceptable(400, _AMBIGUOUS_PATH) from None
+
+
+def _absolute_form(method: str, target: bytes) -> tuple[str, bytes]:
     scheme, separator, rest = target.partition(b"://")
     if method == "CONNECT" or not separator or scheme.lower() not in {b"http", b"https"}:
         raise Unacceptable(400, "The target must start with a slash.")
     end = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
-    authority, target = rest[:end], rest[end:]
-    if not _HOST.fullmatch(authority):
-        raise Unacceptable(400, "The target's authority is not host[:port].")
+    try:
+        authority = normal_host(rest[:end])
+    except NotNormal:
+        raise Unacceptable(400, "The target's authority is not host[:port].") from None
+    target = rest[end:]
     return authority, target if target.startswith(b"/") else b"/" + target

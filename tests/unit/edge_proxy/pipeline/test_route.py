@@ -13,6 +13,7 @@ version: 1
 upstreams: {one: {urls: ["http://127.0.0.1:1"]}}
 routes:
   - {id: read, match: {path: /items, methods: [GET, HEAD]}, upstream: one}
+  - {id: kept, match: {path: /kept}, upstream: one, path_parameters: keep}
 """
 
 
@@ -41,3 +42,19 @@ def test_a_wrong_method_is_refused_with_those_that_are_taken(router):
 def test_a_replaced_table_counts_for_the_next_request(router):
     router.table = routes_file.parse(TABLE.replace("id: read", "id: renamed"), {})
     assert router.find(request_head("/items")).id == "renamed"
+
+
+def test_parameters_are_refused_unless_the_route_keeps_them(router):
+    assert router.find(request_head("/kept;v=1")).id == "kept"
+    for path in ("/items;v=1", "/items%3Bv=1"):
+        with pytest.raises(Refused) as caught:
+            router.find(request_head(path))
+        assert caught.value.problem is problems.BAD_REQUEST
+
+
+def test_a_path_in_another_case_is_refused_as_unknown(router):
+    with pytest.raises(Refused) as caught:
+        Router(routes_file.parse(TABLE + "  - {id: any, match: {path_prefix: /}, upstream: one}\n", {})).find(
+            request_head("/Items")
+        )
+    assert caught.value.problem is problems.NO_ROUTE
