@@ -144,3 +144,58 @@ async def test_a_tables_indexes_lead_with_the_tenant(admin, tables):
         and not r["comment"].startswith("across tenants: ")
     ]
     assert wrong == []
+
+
+# As PostgreSQL writes it back. An extra condition may only narrow it.
+TENANT_RULE = "(organization_id = (NULLIF(current_setting('tollway.organization_id'::text, true), ''::text))::uuid)"
+POLICIES = """
+SELECT n.nspname || '.' || c.relname AS table_name, p.polname AS name,
+       pg_get_expr(p.polqual, p.polrelid) AS using, pg_get_expr(p.polwithcheck, p.polrelid) AS with_check
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY($1) AND p.polpermissive
+  AND (p.polroles = '{0}' OR ('tollway_' || n.nspname)::regrole = ANY(p.polroles))
+"""
+
+
+def is_held_to_its_tenant(rule):
+    return rule == TENANT_RULE or rule.startswith(f"({TENANT_RULE} AND ")
+
+
+async def test_every_policy_of_a_tenant_role_holds_it_to_its_tenant_in_reading_and_in_writing(admin, tables):
+    policies = await admin.fetch(POLICIES, SCHEMAS)
+    tenants = {f"{t['schema']}.{t['name']}" for t in tables if is_tenant_table(t) and not t["is_partition"]}
+    assert {p["table_name"] for p in policies} >= tenants
+    loose = [
+        (p["table_name"], p["name"], rule)
+        for p in policies
+        if p["table_name"] in tenants
+        # A policy without WITH CHECK writes by its USING.
+        for rule in (p["using"], p["with_check"])
+        if rule is not None and not is_held_to_its_tenant(rule)
+    ]
+    assert loose == []
+    assert all(p["using"] or p["with_check"] for p in policies)
+
+
+async def test_the_tenant_rule_hides_and_refuses_what_is_another_tenants(database):
+    mine, theirs = "01900000-0000-7000-8000-00000000000a", "01900000-0000-7000-8000-00000000000b"
+    owner = await asyncpg.connect(database.dsn("owner"))
+    await owner.execute(
+        f"""
+        CREATE TABLE billing.probe (organization_id uuid NOT NULL);
+        ALTER TABLE billing.probe ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY tenant ON billing.probe TO tollway_billing USING {TENANT_RULE} WITH CHECK {TENANT_RULE};
+        GRANT SELECT, INSERT, UPDATE ON billing.probe TO tollway_billing;
+        INSERT INTO billing.probe VALUES ('{mine}'), ('{theirs}');
+        """
+    )
+    await owner.close()
+    tenant = await asyncpg.connect(database.dsn("billing"))
+    try:
+        await tenant.execute(f"SET tollway.organization_id = '{mine}'")
+        assert [str(row[0]) for row in await tenant.fetch("SELECT organization_id FROM probe")] == [mine]
+        for statement in ("INSERT INTO probe VALUES ($1)", "UPDATE probe SET organization_id = $1"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await tenant.execute(statement, theirs)
+    finally:
+        await tenant.close()
