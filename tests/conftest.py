@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 import redis as redis_client
 
 from tests.support.folders import open_folder
 from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
 from tests.support.redis import running_redis
+
+# gRPC ends its poller thread when the last channel or server is collected and starts another for the next one, and the
+# thread that collects waits for that end. With a loop per test this happened every few tests, in whatever place the
+# collector ran, and once a run hung there. One reference that is never given back keeps the thread for the whole run.
+grpc.aio.init_grpc_aio()
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,9 @@ routes:
 """
 
 
+STILL_TURNS = 40
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -102,6 +105,14 @@ class Edge:
         async with asyncio.timeout(timeout_seconds):
             while not condition():
                 await asyncio.sleep(0.005)
+
+    async def until_still(self, progress: Callable[[], int]) -> None:
+        """Wait until a number that something else drives has stayed the same for many turns of the loop."""
+        seen, turns = progress(), 0
+        while turns < STILL_TURNS:
+            await asyncio.sleep(0.005)
+            turns = turns + 1 if progress() == seen else 0
+            seen = progress()
 
     async def healthy(self) -> None:
         await self.until(lambda: not self.worker.degraded())

@@ -166,7 +166,7 @@ async def test_drain_finishes_what_is_in_flight(surroundings):
     request = asyncio.create_task(edge.request("/x"))
     await edge.until(lambda: edge.upstream.heads)
     stopping = asyncio.create_task(edge.stop())
-    await asyncio.sleep(0.05)
+    await edge.until(lambda: edge.worker.server.is_draining)
     assert not stopping.done()
     release.set()
     got = await request

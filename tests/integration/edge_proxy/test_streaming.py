@@ -47,12 +47,14 @@ async def test_server_sent_events_arrive_one_by_one(edge):
 async def test_large_bodies_flow_both_ways_with_bounded_memory(edge):
     size = 8 << 20
 
+    echoed = 0
+
     async def echo(head, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        left = content_length(head)
-        while left:
+        nonlocal echoed
+        while echoed < content_length(head):
             data = await reader.read(65_536)
-            left -= len(data)
+            echoed += len(data)
             writer.write(data)
             await writer.drain()
         return True
@@ -63,7 +65,7 @@ async def test_large_bodies_flow_both_ways_with_bounded_memory(edge):
         writer.write(post(edge, extra=f"Content-Length: {size}\r\n") + payload)
         await reader.readuntil(b"\r\n\r\n")
         # The client does not read: everything must come to rest on bounded buffers.
-        await asyncio.sleep(0.3)
+        await edge.until_still(lambda: echoed)
         connection = next(iter(edge.worker.server.connections))
         assert connection.body is None or connection.body._waiting_bytes < 1 << 20
         received = await reader.readexactly(size)
@@ -106,10 +108,11 @@ async def test_too_large_body_is_413_by_length_and_by_count(edge):
 
 
 async def test_upstream_that_dies_inside_its_answer_resets_the_client(edge):
+    has_arrived = asyncio.Event()
+
     async def script(head, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial")
-        await writer.drain()
-        await asyncio.sleep(0.05)
+        await has_arrived.wait()
         writer.transport.abort()
         return False
 
@@ -120,6 +123,8 @@ async def test_upstream_that_dies_inside_its_answer_resets_the_client(edge):
         try:
             while data := await reader.read(1_000):
                 received += data
+                if b"partial" in received:
+                    has_arrived.set()
         except ConnectionResetError:
             reset = True
         else:
@@ -141,7 +146,7 @@ async def test_answer_that_ends_with_its_connection_is_chunked_for_the_client(ed
 
 async def test_upstream_away_is_502_slow_is_504_and_neither_is_billed(edge):
     async def silent(head, reader, writer):
-        await asyncio.sleep(2)
+        await reader.read()  # until the edge has had enough
         return False
 
     edge.upstream.script = silent
@@ -157,11 +162,11 @@ async def test_upstream_away_is_502_slow_is_504_and_neither_is_billed(edge):
 async def test_answer_that_stops_in_the_middle_is_reset_after_the_idle_timeout(edge):
     async def script(head, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npartial")
-        await asyncio.sleep(3)
+        await reader.read()  # until the edge has had enough
         return False
 
     edge.upstream.script = script
-    async with edge.connection() as (reader, writer), asyncio.timeout(2):
+    async with edge.connection() as (reader, writer), asyncio.timeout(20):
         writer.write(f"GET /quick HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         try:
             await reader.read()

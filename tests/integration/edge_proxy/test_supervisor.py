@@ -107,7 +107,7 @@ async def running(tmp_path) -> AsyncIterator[Running]:
     await backend.stop()
 
 
-async def gone(pid: int, timeout_seconds: float = 5.0) -> None:
+async def gone(pid: int, timeout_seconds: float = 20.0) -> None:
     async with asyncio.timeout(timeout_seconds):
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.02)
@@ -146,7 +146,10 @@ async def test_every_answer_that_arrived_whole_is_an_event_although_workers_are_
 
     clients = [asyncio.create_task(client()) for _ in range(16)]
     for _ in range(2):
-        await asyncio.sleep(0.3)
+        before = len(answered)
+        async with asyncio.timeout(20):
+            while len(answered) < before + 100:
+                await asyncio.sleep(0.005)
         before = len(answered)
         victim = (await running.pids())[0]
         os.kill(victim, signal.SIGKILL)
@@ -174,8 +177,10 @@ async def test_metrics_are_the_sum_over_workers(running):
 
 
 async def test_terminated_edge_finishes_every_request_and_leaves_nothing(running):
+    is_terminated = asyncio.Event()
+
     async def slow(head, reader, writer):
-        await asyncio.sleep(0.3)
+        await is_terminated.wait()
         return await answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")(head, reader, writer)
 
     running.upstream.script = slow
@@ -184,6 +189,7 @@ async def test_terminated_edge_finishes_every_request_and_leaves_nothing(running
         await asyncio.sleep(0.005)
     pids = await running.pids()
     running.process.terminate()
+    is_terminated.set()
     assert [await request for request in requests] == [200] * 60
     assert await asyncio.wait_for(running.process.wait(), 20) == 0
     for pid in pids:

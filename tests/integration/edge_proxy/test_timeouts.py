@@ -89,7 +89,7 @@ async def test_idle_connections_close_soon_when_draining_and_late_requests_are_s
         writer.write(request)
         await reader.readuntil(b"hello")
         stopping = asyncio.create_task(edge.stop())
-        await asyncio.sleep(0.05)
+        await edge.until(lambda: edge.worker.server.is_draining)
         writer.write(request)
         last = await reader.readuntil(b"hello")
         assert last.startswith(b"HTTP/1.1 200")

@@ -267,6 +267,7 @@ async def test_without_auth_held_grants_live_on_and_others_cannot_be_told():
     with pytest.raises(AuthUnavailable):
         await resolver.find(grant(2).digest)
     assert (await resolver.find(grant(1).digest)).api_key_id == b"k" * 16
-    await asyncio.sleep(0.01)
+    for _ in range(10):
+        await asyncio.sleep(0)
     assert (await resolver.find(grant(1).digest)) is not None
     assert not resolver.is_available
