@@ -21,8 +21,9 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from mesh.clock import Clock
-from mesh.database.pools import Connection, Database
-from mesh.rpc.errors import InvalidArgument, Violations
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
+from mesh.rpc.errors import Aborted, InvalidArgument, Violations
 from mesh.secretbox import Sealed, SecretBox
 
 KEY_LENGTH_MAX: Final = 128
@@ -135,6 +136,9 @@ class Idempotency:
 
     async def _first_answer(self, tx: Connection, attempt: Attempt, answer_type: type[Answer]) -> Answer:
         row = await tx.fetchrow(_FIND, *attempt.identity)
+        # The clean-up may have removed it since; the caller's next attempt then runs.
+        if row is None:
+            raise Aborted("the first answer has just been removed")
         if row["request_hash"] != attempt.request_hash:
             raise IdempotencyKeyReused
         sealed = Sealed(key_version=row["data_key_version"], ciphertext=row["response"])

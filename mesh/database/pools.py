@@ -5,48 +5,77 @@ setting is transaction-local (`set_config(..., true)`), so neither a pooled conn
 `system()` opens a transaction under a second role that sees all tenants; workers and look-ups by secret use it.
 `read(organization_id)` is `tenant` on a replica where one is configured.
 
-Each pool has its own limits, and a statement slower than `SLOW_STATEMENT_SECONDS` is logged. A caller that waits longer
-than `ACQUIRE_TIMEOUT_SECONDS` for a connection gets `DatabaseUnavailable` rather than a place in an endless queue.
+**Nothing waits for ever.** A caller that waits longer than `ACQUIRE_TIMEOUT_SECONDS` for a connection gets
+`DatabaseUnavailable` rather than a place in an endless queue. The server ends a statement, a wait for a lock and a
+transaction that lies idle after the seconds of `Timeouts`, and the caller gets `DatabaseBusy`. One tenant holds a share
+of a pool at most (`shares`). A connection is replaced after an hour at the latest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final, cast
 from uuid import UUID
 
 import asyncpg
-import structlog
 
+from mesh.database import follow as following
+from mesh.database.connection import Connection, Pool
+from mesh.database.follow import Changed, ReadAll
+from mesh.database.shares import TenantShares
+from mesh.database.slow_statements import SlowStatements
 from mesh.rpc.errors import Unavailable
 
-POOL_SIZE_MIN: Final = 1
+__all__ = ["Connection", "Database", "DatabaseBusy", "DatabaseUnavailable"]
+
+POOL_SIZE_MIN: Final = 5
 POOL_SIZE_MAX: Final = 25
 CONNECTION_IDLE_SECONDS_MAX: Final = 30 * 60
 CONNECTION_LIFETIME_SECONDS_MAX: Final = 60 * 60
 ACQUIRE_TIMEOUT_SECONDS: Final = 5.0
 COMMAND_TIMEOUT_SECONDS: Final = 30.0
-SLOW_STATEMENT_SECONDS: Final = 0.5
-STATEMENT_LENGTH_LOGGED_MAX: Final = 100
-STATEMENTS_REMEMBERED_MAX: Final = 1_000
-EXPLAIN_INTERVAL_SECONDS: Final = 60.0
-LISTEN_HEARTBEAT_SECONDS: Final = 0.5
-LISTEN_TIMEOUT_SECONDS: Final = 2.0
+RETRY_AFTER_SECONDS: Final = 1.0
 
+_TOO_LONG: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+# A timeout is a server that does not even end a statement by itself: it hangs, or the line to it does.
+_AWAY: Final = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError, TimeoutError)
 _SET_TENANT: Final = "SELECT set_config('tollway.organization_id', $1, true)"
 
-Connection: TypeAlias = Any
-"""An asyncpg connection inside a transaction; asyncpg is untyped."""
-Pool: TypeAlias = Any
-"""An asyncpg pool."""
 
-log = structlog.get_logger()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """What the server ends by itself, in seconds."""
+
+    statement_seconds: int
+    lock_seconds: int
+    idle_in_transaction_seconds: int
+
+    def settings(self) -> dict[str, str]:
+        """Return them as PostgreSQL's settings, in milliseconds."""
+        return {
+            "statement_timeout": str(self.statement_seconds * 1_000),
+            "lock_timeout": str(self.lock_seconds * 1_000),
+            "idle_in_transaction_session_timeout": str(self.idle_in_transaction_seconds * 1_000),
+        }
+
+
+TENANT_TIMEOUTS: Final = Timeouts(statement_seconds=10, lock_seconds=3, idle_in_transaction_seconds=10)
+SYSTEM_TIMEOUTS: Final = Timeouts(statement_seconds=30, lock_seconds=5, idle_in_transaction_seconds=30)
 
 
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached right now; try again."""
+
+
+class DatabaseBusy(Unavailable):
+    """The database took too long over this; try again."""
 
 
 class Database:
@@ -59,11 +88,11 @@ class Database:
         system_dsn: For listeners, which need a connection of their own.
     """
 
-    def __init__(self, *, tenant_pool: Pool, system_pool: Pool, read_pool: Pool, system_dsn: str) -> None:
+    def __init__(self, *, tenant_pool: RolePool, system_pool: RolePool, read_pool: RolePool, system_dsn: str) -> None:
         self._tenant_pool = tenant_pool
         self._system_pool = system_pool
         self._read_pool = read_pool
-        self.system_dsn = system_dsn
+        self._system_dsn = system_dsn
 
     @classmethod
     async def connect(
@@ -87,29 +116,37 @@ class Database:
         Raises:
             OSError, asyncpg.PostgresError: The server cannot be reached or refuses.
         """
-        tenant_pool = await _open_pool(tenant_dsn, name, pool_size_max)
-        system_pool = await _open_pool(system_dsn, f"{name}-system", pool_size_max)
-        read_pool = await _open_pool(read_dsn, f"{name}-read", pool_size_max) if read_dsn else tenant_pool
+        tenant_pool = await RolePool.open(tenant_dsn, name, pool_size_max, TENANT_TIMEOUTS)
+        system_pool = await RolePool.open(system_dsn, f"{name}-system", pool_size_max, SYSTEM_TIMEOUTS)
+        read_pool = tenant_pool
+        if read_dsn:
+            read_pool = await RolePool.open(read_dsn, f"{name}-read", pool_size_max, TENANT_TIMEOUTS)
         return cls(tenant_pool=tenant_pool, system_pool=system_pool, read_pool=read_pool, system_dsn=system_dsn)
 
     @contextlib.asynccontextmanager
     async def tenant(self, organization_id: UUID) -> AsyncIterator[Connection]:
-        """Open a transaction that sees one organization's rows."""
-        async with _transaction(self._tenant_pool) as connection:
+        """Open a transaction that sees one organization's rows.
+
+        Raises:
+            TenantBusy: The organization holds its share of the pool.
+            DatabaseUnavailable, DatabaseBusy: The server is away, or took too long.
+        """
+        async with self._tenant_pool.shares.hold(organization_id), self._tenant_pool.transaction() as connection:
             await connection.execute(_SET_TENANT, str(organization_id))
             yield connection
 
     @contextlib.asynccontextmanager
     async def read(self, organization_id: UUID) -> AsyncIterator[Connection]:
         """Open a read-only transaction that sees one organization's rows, on a replica where there is one."""
-        async with _transaction(self._read_pool, readonly=True) as connection:
+        pool = self._read_pool
+        async with pool.shares.hold(organization_id), pool.transaction(readonly=True) as connection:
             await connection.execute(_SET_TENANT, str(organization_id))
             yield connection
 
     @contextlib.asynccontextmanager
     async def system(self) -> AsyncIterator[Connection]:
         """Open a transaction that sees all organizations."""
-        async with _transaction(self._system_pool) as connection:
+        async with self._system_pool.transaction() as connection:
             yield connection
 
     async def ping(self) -> None:
@@ -118,129 +155,108 @@ class Database:
         Raises:
             DatabaseUnavailable: It gives none.
         """
-        async with _transaction(self._system_pool) as connection:
+        async with self._system_pool.transaction() as connection:
             await connection.execute("SELECT 1")
 
-    async def listen(
-        self, channel: str, callback: Callable[[str], None], on_lost: Callable[[], None] | None = None
-    ) -> Callable[[], Awaitable[None]]:
-        """Call `callback` with the payload of every NOTIFY on a channel, over a connection of its own.
-
-        Args:
-            channel: The channel's name.
-            callback: Called in the event loop; must not block.
-            on_lost: Called once when the connection ends without having been asked to, within
-                `LISTEN_HEARTBEAT_SECONDS` (a hung line: and `LISTEN_TIMEOUT_SECONDS`). Listen again, then read again
-                what may have been missed.
-
-        Returns:
-            A coroutine function that stops listening.
-        """
-        connection = await asyncpg.connect(self.system_dsn, command_timeout=LISTEN_TIMEOUT_SECONDS)
-        await connection.add_listener(channel, lambda _connection, _pid, _channel, payload: callback(payload))
-
-        async def watch() -> None:
-            # A server that goes away says nothing to an idle listener (and a cut cable says nothing to anybody), so
-            # the line is tried once a heartbeat.
-            try:
-                while True:
-                    await asyncio.sleep(LISTEN_HEARTBEAT_SECONDS)
-                    await connection.execute("SELECT 1")
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("listener_lost", channel=channel, detail=repr(error))
-                connection.terminate()
-                if on_lost is not None:
-                    on_lost()
-
-        watching = asyncio.create_task(watch())
-
-        async def stop() -> None:
-            watching.cancel()
-            connection.terminate()
-
-        return stop
+    async def follow(
+        self,
+        channel: str,
+        *,
+        changed: Changed,
+        read_all: ReadAll,
+        lost: Callable[[], None] = lambda: None,
+        refresh_seconds: float | None = None,
+    ) -> None:
+        """Follow a channel of NOTIFY until cancelled; see `follow`."""
+        await following.follow(
+            self._system_dsn,
+            channel,
+            changed=changed,
+            read_all=read_all,
+            lost=lost,
+            refresh_seconds=refresh_seconds,
+        )
 
     async def close(self) -> None:
         """Close every connection; those in use get a moment to finish."""
         for pool in {self._tenant_pool, self._system_pool, self._read_pool}:
-            try:
-                await asyncio.wait_for(pool.close(), ACQUIRE_TIMEOUT_SECONDS)
-            except TimeoutError:
-                pool.terminate()
+            await pool.close()
 
 
-async def _open_pool(dsn: str, name: str, size_max: int) -> Pool:
-    slow = _SlowStatements()
-    slow.pool = await asyncpg.create_pool(
-        dsn,
-        min_size=POOL_SIZE_MIN,
-        max_size=size_max,
-        max_inactive_connection_lifetime=CONNECTION_IDLE_SECONDS_MAX,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings={"application_name": name},
-        init=slow.watch,
-    )
-    return slow.pool
+class RolePool:
+    """The connections of one role. Use `open`.
 
-
-class _SlowStatements:
-    """Logs what takes long, with the plan that the server would choose for it.
-
-    The plan is asked for afterwards (EXPLAIN does not run the statement), on another connection, and once a minute per
-    statement at most, so that a slow database is not made slower by explaining itself.
+    Args:
+        pool: asyncpg's.
+        size_max: Connections at most.
     """
 
-    def __init__(self) -> None:
-        self.pool: Pool = None
-        self._explain_after: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, pool: Pool, size_max: int) -> None:
+        self._pool = pool
+        self._expire_at = asyncio.get_running_loop().time() + CONNECTION_LIFETIME_SECONDS_MAX
+        self.shares = TenantShares(size_max)
 
-    async def watch(self, connection: Connection) -> None:
-        """Look at every statement of a connection."""
-        connection.add_query_logger(self._see)
+    @classmethod
+    async def open(cls, dsn: str, name: str, size_max: int, timeouts: Timeouts) -> RolePool:
+        """Connect.
 
-    def _see(self, record: Any) -> None:
-        if record.elapsed < SLOW_STATEMENT_SECONDS:
-            return
-        statement = record.query.split("\n", 1)[0][:STATEMENT_LENGTH_LOGGED_MAX]
-        now = asyncio.get_running_loop().time()
-        if len(self._explain_after) > STATEMENTS_REMEMBERED_MAX:
-            self._explain_after.clear()
-        explain = now >= self._explain_after.get(statement, 0.0)
-        if explain:
-            self._explain_after[statement] = now + EXPLAIN_INTERVAL_SECONDS
-        task = asyncio.create_task(self._log(statement, record, explain=explain))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        Raises:
+            OSError, asyncpg.PostgresError: The server cannot be reached or refuses.
+        """
+        slow = SlowStatements()
+        slow.pool = cast(
+            Pool,
+            await asyncpg.create_pool(
+                dsn,
+                min_size=min(POOL_SIZE_MIN, size_max),
+                max_size=size_max,
+                max_inactive_connection_lifetime=CONNECTION_IDLE_SECONDS_MAX,
+                command_timeout=COMMAND_TIMEOUT_SECONDS,
+                server_settings={"application_name": name, **timeouts.settings()},
+                init=slow.watch,
+            ),
+        )
+        return cls(slow.pool, size_max)
 
-    async def _log(self, statement: str, record: Any, *, explain: bool) -> None:
-        plan: list[str] = []
-        if explain:
-            # Utility statements have no plan, and a lost connection has none to give.
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                rows = await self.pool.fetch(f"EXPLAIN {record.query}", *(record.args or ()), timeout=1.0)
-                plan = [row[0] for row in rows]
-        log.warning("slow_statement", statement=statement, duration_ms=round(record.elapsed * 1000, 1), plan=plan)
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, readonly: bool = False) -> AsyncIterator[Connection]:
+        """Open a transaction.
 
-
-@contextlib.asynccontextmanager
-async def _transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Connection]:
-    try:
-        connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
-    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
-        raise DatabaseUnavailable(repr(error)) from error
-    try:
-        async with connection.transaction(readonly=readonly):
-            yield connection
-    except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError) as error:
-        raise DatabaseUnavailable(repr(error)) from error
-    except asyncpg.InterfaceError as error:
-        # asyncpg cannot roll back on a connection that is gone and says so with this class, over the real cause.
-        if _is_gone(connection):
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: The server is away, or took too long.
+        """
+        connection = await self._acquire()
+        try:
+            async with connection.transaction(readonly=readonly):
+                yield connection
+        except _TOO_LONG as error:
+            raise DatabaseBusy(repr(error), retry_after_seconds=RETRY_AFTER_SECONDS) from error
+        except _AWAY as error:
             raise DatabaseUnavailable(repr(error)) from error
-        raise
-    finally:
-        await pool.release(connection)
+        except asyncpg.InterfaceError as error:
+            # asyncpg cannot roll back on a connection that is gone and says so with this class, over the real cause.
+            if _is_gone(connection):
+                raise DatabaseUnavailable(repr(error)) from error
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def close(self) -> None:
+        """Close every connection; those in use get a moment to finish."""
+        try:
+            await asyncio.wait_for(self._pool.close(), ACQUIRE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _acquire(self) -> Connection:
+        now = asyncio.get_running_loop().time()
+        if now >= self._expire_at:
+            self._expire_at = now + CONNECTION_LIFETIME_SECONDS_MAX
+            await self._pool.expire_connections()
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+            raise DatabaseUnavailable(repr(error)) from error
 
 
 def _is_gone(connection: Connection) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from mesh.clock import Clock
-from mesh.database.pools import Connection, Database
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
 from mesh.database.sql import load
 from mesh.observability import current_traceparent
 

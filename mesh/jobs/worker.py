@@ -193,19 +193,12 @@ class Worker:
             log.warning("job_lease_lost", statement=statement)
 
     async def _listen(self) -> None:
-        """Wake the loop on every notice; without a connection the loop still polls."""
-        while True:
-            lost = asyncio.Event()
-            try:
-                stop_listening = await self._db.listen(self._channel, lambda _payload: self._woken.set(), lost.set)
-            except Exception as error:  # noqa: BLE001 - the loop's edge
-                log.warning("job_listener_failed", detail=repr(error))
-            else:
-                try:
-                    await lost.wait()
-                finally:
-                    await stop_listening()
-            await asyncio.sleep(POLL_SECONDS)
+        """Wake the loop on notices; without a connection the loop still polls."""
+
+        async def wake(_payloads: frozenset[str] = frozenset()) -> None:
+            self._woken.set()
+
+        await self._db.follow(self._channel, changed=wake, read_all=wake)
 
     async def _keep_house(self, stopping: asyncio.Event) -> None:
         """Extend leases, take over from the dead, add daily work, count."""

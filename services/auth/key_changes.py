@@ -1,7 +1,8 @@
 """Tells every watching edge about a changed API key within a second of the commit.
 
 A trigger sends a NOTIFY in the transaction of the change. One listener per process collects what was named, reads the
-new state in one query and hands the grants to every stream.
+new state in one query and hands the grants to every stream. Every role of the database can send such a notice, so it
+is a hint and no more: what a grant says comes from the tables, and a notice that names nothing of ours is left out.
 
 Nothing is lost between snapshot and push: a stream subscribes first and takes its snapshot afterwards, so a change is
 either in the snapshot or behind it in the stream's queue, or in both. A grant that was read just before a snapshot may
@@ -11,7 +12,7 @@ A stream that has nothing to say sends an empty message every `HEARTBEAT_SECONDS
 edge that hears nothing for a few of them knows that this process hangs or that the line is cut.
 
 Nothing grows without bound: a stream that does not keep up is closed and comes back for a new snapshot, and so are all
-streams when the listener's connection is lost or too many keys change at once.
+streams when the listener's connection is lost or more keys change at once than are remembered (`mesh.database.follow`).
 """
 
 from __future__ import annotations
@@ -27,15 +28,12 @@ from prometheus_client import Counter, Gauge
 
 from mesh.clock import Clock
 from mesh.database.pools import Database
-from mesh.rpc.errors import RpcError
 from services.auth import store
 from services.auth.errors import KeyWatchUnavailable
 from services.auth.model import KeyGrant
 
 CHANNEL: Final = "auth_key_changes"
 CHANGES_QUEUED_PER_STREAM_MAX: Final = 1_000
-PENDING_MAX: Final = 10_000
-RECONNECT_SECONDS: Final = 0.5
 HEARTBEAT_SECONDS: Final = 1.0
 SNAPSHOT_KEYS_MAX: Final = 100_000
 GRANTS_PER_MESSAGE_MAX: Final = 1_000
@@ -99,24 +97,19 @@ class KeyChanges:
         self._db = db
         self._clock = clock
         self._streams: set[KeyStream] = set()
-        self._pending_keys: set[tuple[UUID, UUID]] = set()
-        self._pending_organizations: set[UUID] = set()
-        self._woken = asyncio.Event()
         self._listening = False
-        self._lost = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Listen, and listen again after a loss, until told to stop."""
-        while not stopping.is_set():
-            try:
-                await self._listen_once(stopping)
-            except (OSError, RpcError, RuntimeError) as error:
-                log.warning("key_listener_lost", detail=repr(error))
-            except Exception:  # the loop's edge: a listener that stays away would leave revoked keys working
-                log.exception("key_listener_failed")
-            self._close_all("stopping" if stopping.is_set() else "listener_lost")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), RECONNECT_SECONDS)
+        following = asyncio.create_task(
+            self._db.follow(CHANNEL, changed=self._push, read_all=self._begin, lost=self._note_loss)
+        )
+        try:
+            await stopping.wait()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            self._close_all("stopping")
 
     async def watch(self, *, snapshot_keys_max: int = 0) -> AsyncIterator[tuple[tuple[KeyGrant, ...], bool]]:
         """Yield (grants, whether the snapshot ends here): first the snapshot, then changes for ever, and heartbeats.
@@ -152,50 +145,25 @@ class KeyChanges:
                 part_size=GRANTS_PER_MESSAGE_MAX,
             )
 
-    async def _listen_once(self, stopping: asyncio.Event) -> None:
-        self._lost = False
-        stop_listening = await self._db.listen(CHANNEL, self._note, self._note_loss)
+    async def _begin(self) -> None:
+        """Start anew after a gap: changes may have been missed, so every edge has to take a new snapshot."""
+        self._close_all("gap")
         self._listening = True
-        watcher = asyncio.ensure_future(self._wake_when(stopping))
-        try:
-            while not (stopping.is_set() or self._lost):
-                await self._woken.wait()
-                self._woken.clear()
-                await self._push_pending()
-        finally:
-            self._listening = False
-            watcher.cancel()
-            await stop_listening()
-
-    async def _wake_when(self, stopping: asyncio.Event) -> None:
-        await stopping.wait()
-        self._woken.set()
-
-    def _note(self, payload: str) -> None:
-        match payload.split(" "):
-            case ["key", organization_id, api_key_id]:
-                self._pending_keys.add((UUID(organization_id), UUID(api_key_id)))
-            case ["organization", organization_id]:
-                self._pending_organizations.add(UUID(organization_id))
-            case _:
-                return
-        self._woken.set()
 
     def _note_loss(self) -> None:
-        self._lost = True
-        self._woken.set()
+        self._listening = False
+        self._close_all("listener_lost")
 
-    async def _push_pending(self) -> None:
-        keys, self._pending_keys = self._pending_keys, set()
-        organizations, self._pending_organizations = self._pending_organizations, set()
-        if not (keys or organizations) or not self._streams:
+    async def _push(self, notices: frozenset[str]) -> None:
+        """Read what was named and hand it out; a notice that names nothing of ours is left out."""
+        named = [each for each in map(_read_notice, notices) if each is not None]
+        if not named or not self._streams:
             return
-        if len(keys) > PENDING_MAX:
-            self._close_all("too_many_changes")
-            return
+        keys = sorted(each for each in named if len(each) == 2)
+        organizations = sorted({each[0] for each in named if len(each) == 1})
         async with self._db.system() as tx:
-            grants = await store.find_changed_grants(tx, sorted(keys)) if keys else []
-            grants += await store.find_organizations_grants(tx, sorted(organizations)) if organizations else []
+            grants = await store.find_changed_grants(tx, keys) if keys else []
+            grants += await store.find_organizations_grants(tx, organizations) if organizations else []
         _PUSHED.inc(len(grants))
         for part in chunks(grants):
             for stream in self._streams:
@@ -204,8 +172,19 @@ class KeyChanges:
     def _close_all(self, cause: str) -> None:
         for stream in self._streams:
             stream.close(cause)
-        self._pending_keys.clear()
-        self._pending_organizations.clear()
+
+
+def _read_notice(payload: str) -> tuple[UUID, UUID] | tuple[UUID] | None:
+    """Return which key or organization a notice names; any role can send one, so it may be nonsense."""
+    try:
+        match payload.split(" "):
+            case ["key", organization_id, api_key_id]:
+                return UUID(organization_id), UUID(api_key_id)
+            case ["organization", organization_id]:
+                return (UUID(organization_id),)
+    except ValueError:
+        return None
+    return None
 
 
 def chunks(grants: Sequence[KeyGrant]) -> list[tuple[KeyGrant, ...]]:

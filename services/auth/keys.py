@@ -12,7 +12,8 @@ from tollway.options.v1 import access_pb2
 from contract import key_format
 from mesh import jobs
 from mesh.clock import Clock
-from mesh.database.pools import Connection, Database
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.rpc.access import Principal, platform_role_has
 from services.auth import convert, store

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from mesh.database.pools import Connection
+from mesh.database.connection import Connection
 from mesh.database.sql import load
 from services.auth.model import (
     ApiKey,

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from mesh import jobs
 from mesh.clock import Clock
-from mesh.database.pools import Connection, Database
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
 from mesh.ids import IdSource
 from services.billing import store
 from services.billing.errors import PlanNotFound, SubscribedToAnotherPlan, SubscriptionNotFound

@@ -35,7 +35,8 @@ from prometheus_client import Counter
 
 from contract.events import index_of
 from mesh.clock import Clock
-from mesh.database.pools import Connection, Database
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
 from mesh.observability import span
 from services.metering import event_times, store
 from services.metering.event_parsing import DEDUPE_WINDOW, ID_LOOKUP_MARGIN, hash_of, parse, traceparent_of

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from contract import events
 from mesh.database import sql
-from mesh.database.pools import Connection
+from mesh.database.connection import Connection
 from services.metering.model import (
     DeadLetter,
     DeadLetterKey,

@@ -14,7 +14,8 @@ from uuid import UUID
 from mesh import jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
-from mesh.database.pools import Connection, Database
+from mesh.database.connection import Connection
+from mesh.database.pools import Database
 from mesh.ids import IdSource
 from services.notification import store
 from services.notification.errors import MailRefused

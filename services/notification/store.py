@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from mesh.database.pools import Connection
+from mesh.database.connection import Connection
 from mesh.database.sql import load
 from services.notification.model import Email, EmailState
 

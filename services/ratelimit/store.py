@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from mesh.database import sql
-from mesh.database.pools import Connection
+from mesh.database.connection import Connection
 from services.ratelimit.convert import from_document, to_document
 from services.ratelimit.model import Policy
 

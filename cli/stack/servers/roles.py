@@ -18,6 +18,8 @@ from contract.services import SERVICES
 DATABASE = "tollway"
 SUPERUSER = "postgres"
 OWNER = "tollway_owner"
+# What holds for a service's role wherever it logs in. The pools of the services ask for less (mesh/database/pools.py).
+SERVICE_TIMEOUTS_SECONDS = {"statement_timeout": 60, "lock_timeout": 10, "idle_in_transaction_session_timeout": 60}
 
 
 def service_logins(service: str) -> tuple[str, str]:
@@ -65,6 +67,8 @@ async def create_roles(admin: asyncpg.Connection, passwords: Mapping[str, str]) 
             passwords[login],
         )
         await admin.execute(statement)
+        for name, seconds in SERVICE_TIMEOUTS_SECONDS.items() if login != OWNER else ():
+            await admin.execute(f"ALTER ROLE {login} SET {name} = '{seconds}s'")
 
 
 async def create_database(admin: asyncpg.Connection, database: str) -> None:

@@ -9,7 +9,8 @@ import structlog
 
 from contract.services import SERVICES
 from mesh.database import migrate
-from mesh.database.pools import Database, DatabaseUnavailable
+from mesh.database.pools import CONNECTION_LIFETIME_SECONDS_MAX, Database, DatabaseBusy, DatabaseUnavailable
+from mesh.database.shares import WAITING_MAX, TenantBusy
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 
@@ -68,9 +69,9 @@ async def test_a_reading_transaction_cannot_write(db):
 async def test_a_pooled_connection_forgets_its_tenant(db):
     await asyncio.gather(*(write(db, ONE) for _ in range(5)))
     for _ in range(5):
-        connection = await db._tenant_pool.acquire()
+        connection = await db._tenant_pool._pool.acquire()
         assert await connection.fetchval("SELECT count(*) FROM notes") == 0
-        await db._tenant_pool.release(connection)
+        await db._tenant_pool._pool.release(connection)
 
 
 async def test_a_failed_transaction_leaves_nothing(db):
@@ -100,27 +101,6 @@ async def test_a_lost_server_is_unavailable_and_the_pool_recovers(db, database):
     await db.ping()
 
 
-async def test_listeners_hear_and_are_told_when_the_line_is_cut(db, database):
-    heard, lost = asyncio.Queue(), asyncio.Event()
-    await db.listen("news", heard.put_nowait, on_lost=lost.set)
-    async with db.system() as tx:
-        await tx.execute("SELECT pg_notify('news', 'hello')")
-    assert await asyncio.wait_for(heard.get(), 5) == "hello"
-    admin = await asyncpg.connect(database.dsn("admin"))
-    await admin.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()"
-    )
-    await admin.close()
-    await asyncio.wait_for(lost.wait(), 5)
-
-
-async def test_a_listener_that_is_stopped_was_not_lost(db):
-    lost = asyncio.Event()
-    stop = await db.listen("news", print, on_lost=lost.set)
-    await stop()
-    assert not lost.is_set()
-
-
 async def test_migrations_go_up_down_and_up_again(database):
     owner = database.dsn("owner")
     before = await migrate.status(owner)
@@ -143,8 +123,132 @@ async def test_an_edited_migration_is_noticed(database):
         await migrate.up(owner)
 
 
+async def test_every_role_has_timeouts_of_its_own_and_in_its_pools(db, database):
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    async with db.tenant(ONE) as tx:
+        assert [await tx.fetchval(f"SHOW {name}") for name in limits] == ["10s", "3s", "10s"]
+    async with db.system() as tx:
+        assert [await tx.fetchval(f"SHOW {name}") for name in limits] == ["30s", "5s", "30s"]
+    for service in SERVICES:
+        for role in (service, f"{service}_system"):
+            connection = await asyncpg.connect(database.dsn(role))
+            found = [await connection.fetchval(f"SHOW {name}") for name in limits]
+            await connection.close()
+            assert "0" not in found, role
+
+
+async def test_a_statement_that_takes_too_long_is_ended_and_the_caller_told_to_come_back(db):
+    async def sleep():
+        async with db.tenant(ONE) as tx:
+            await tx.execute("SET LOCAL statement_timeout = 20")
+            await tx.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(DatabaseBusy) as told:
+        await sleep()
+    assert told.value.retry_after_seconds == 1.0
+
+
+async def test_a_wait_for_a_lock_ends(db, database):
+    async def read():
+        async with db.tenant(ONE) as tx:
+            await tx.execute("SET LOCAL lock_timeout = 20")
+            await tx.fetch("SELECT note FROM notes")
+
+    owner = await asyncpg.connect(database.dsn("owner"))
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE ratelimit.notes")
+        with pytest.raises(DatabaseBusy):
+            await read()
+    await owner.close()
+
+
+async def test_one_tenant_behind_a_lock_starves_nobody(db, database):
+    """Fifty calls of one organization wait for a lock; another organization is served meanwhile."""
+    other = UUID(int=3)
+    owner = await asyncpg.connect(database.dsn("owner"))
+    await owner.execute(
+        "CREATE TABLE ratelimit.locks (organization_id uuid); INSERT INTO ratelimit.locks VALUES"
+        f" ('{ONE}'), ('{other}'); GRANT SELECT, UPDATE ON ratelimit.locks TO tollway_ratelimit"
+    )
+    admin = await asyncpg.connect(database.dsn("admin"))
+    wide = await Database.connect(
+        tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="wide"
+    )
+    outcomes = []
+
+    async def call(tenant):
+        try:
+            async with wide.tenant(tenant) as tx:
+                await tx.fetch("SELECT 1 FROM locks WHERE organization_id = $1 FOR UPDATE", tenant)
+        except (TenantBusy, DatabaseBusy) as error:
+            outcomes.append(error)
+
+    try:
+        async with owner.transaction():
+            await owner.execute("SELECT 1 FROM ratelimit.locks WHERE organization_id = $1 FOR UPDATE", ONE)
+            waiting = [asyncio.create_task(call(ONE)) for _ in range(50)]
+            async with asyncio.timeout(20):
+                while not await admin.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'wide'"
+                ):
+                    await asyncio.sleep(0.01)
+            await asyncio.gather(*(call(other) for _ in range(20)))
+            # Those of the other organization passed, and most of the fifty still wait or were told to come back.
+            assert all(isinstance(each, TenantBusy) for each in outcomes)
+            assert not all(each.done() for each in waiting)
+        await asyncio.gather(*waiting)
+    finally:
+        await owner.close()
+        await admin.close()
+        await wide.close()
+    busy = [each for each in outcomes if isinstance(each, TenantBusy)]
+    assert len(busy) >= 50 - 6 - WAITING_MAX
+    assert {each.retry_after_seconds for each in busy} == {1.0}
+
+
+async def test_reads_go_to_the_replica_where_there_is_one(database, postgres):
+    replica = await postgres.clone()
+    db = await Database.connect(
+        tenant_dsn=database.dsn("ratelimit"),
+        system_dsn=database.dsn("ratelimit_system"),
+        read_dsn=replica.dsn("ratelimit"),
+        name="test",
+        pool_size_max=2,
+    )
+    try:
+        async with db.read(ONE) as tx:
+            assert await tx.fetchval("SELECT current_database()") == replica.access.database
+        for other in (db.tenant(ONE), db.system()):
+            async with other as tx:
+                assert await tx.fetchval("SELECT current_database()") == database.access.database
+    finally:
+        await db.close()
+        await postgres.drop(replica)
+
+
+async def test_pools_hold_five_to_twenty_five_connections(database):
+    db = await Database.connect(
+        tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="sized"
+    )
+    try:
+        assert (db._tenant_pool._pool.get_size(), db._tenant_pool._pool.get_max_size()) == (5, 25)
+    finally:
+        await db.close()
+
+
+async def test_a_connection_is_replaced_after_its_lifetime(db):
+    async def pid():
+        async with db.tenant(ONE) as tx:
+            return await tx.fetchval("SELECT pg_backend_pid()")
+
+    first = {await pid() for _ in range(4)}
+    db._tenant_pool._expire_at = 0.0
+    assert not first & {await pid() for _ in range(4)}
+    assert db._tenant_pool._expire_at > asyncio.get_running_loop().time() + CONNECTION_LIFETIME_SECONDS_MAX - 60
+
+
 async def test_a_slow_statement_is_logged_with_its_plan(db, monkeypatch):
-    monkeypatch.setattr("mesh.database.pools.SLOW_STATEMENT_SECONDS", 0.01)
+    monkeypatch.setattr("mesh.database.slow_statements.SLOW_STATEMENT_SECONDS", 0.01)
     with structlog.testing.capture_logs() as logs:
         async with db.tenant(ONE) as tx:
             await tx.fetch("SELECT note, pg_sleep(0.02) FROM (VALUES ('a')) AS t (note) WHERE note = $1", "a")
