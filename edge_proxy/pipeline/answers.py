@@ -31,6 +31,7 @@ _DROPPED: Final = frozenset(
         b"ratelimit-policy",
     }
 )
+_CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive", b""})
 
 
 class DateLine:
@@ -49,18 +50,30 @@ class DateLine:
         return self._line
 
 
-def forwarded_fields(fields: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the end-to-end fields of an upstream's answer as header lines."""
+def forwarded_fields(fields: list[tuple[bytes, bytes]], *, date: bytes) -> list[bytes]:
+    """Return the end-to-end fields of an upstream's answer as header lines.
+
+    Args:
+        fields: As the upstream sent them.
+        date: The line to add where the upstream sent no `Date` (RFC 9110 section 6.6.1).
+    """
     lines: list[bytes] = []
     nominated: set[bytes] | None = None
+    has_date = False
     for name, value in fields:
         lower = name.lower()
         if lower not in _DROPPED:
             lines.append(b"%b: %b\r\n" % (name, value))
+            if lower == b"date":
+                has_date = True
         elif lower == b"connection":
-            nominated = {token.strip().lower() for token in value.split(b",")} - {b"close", b"keep-alive"}
-    if nominated:
+            tokens = {token.strip().lower() for token in value.split(b",")}
+            nominated = tokens if nominated is None else nominated | tokens
+    if nominated is not None and not nominated <= _CONNECTION_OPTIONS:
         lines = [line for line in lines if line.partition(b":")[0].lower() not in nominated]
+        has_date = has_date and b"date" not in nominated
+    if not has_date:
+        lines.append(date)
     return lines
 
 

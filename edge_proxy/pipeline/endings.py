@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from tollway.events.v1 import usage_event_pb2 as events
 
 from edge_proxy.http1.client.connection import UpstreamBusy, UpstreamTimedOut
@@ -17,13 +18,15 @@ from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.limiter.header_fields import limit_lines
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.answers import DateLine, plain_answer, problem_answer
-from edge_proxy.pipeline.exchange import Exchange
+from edge_proxy.pipeline.exchange import Exchange, described
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.record import Recorder
 from edge_proxy.process.metrics import WorkerMetrics
 
 # What proxies write down for a client that was gone before it had an answer; nobody was sent it.
 CLIENT_CLOSED_REQUEST: Final = 499
+
+log = structlog.get_logger()
 
 
 class Endings:
@@ -68,6 +71,7 @@ class Endings:
     async def upstream_lost(self, exchange: Exchange, lost: Exception) -> None:
         """Answer for an upstream that did not."""
         if exchange.is_started:
+            log.warning("answer_broken_off", **described(exchange), reason=reason_of(lost))
             await self.break_off(exchange)
             return
         problem, exchange.outcome = problems.UPSTREAM_UNREACHABLE, events.OUTCOME_UPSTREAM_UNREACHABLE
@@ -75,6 +79,7 @@ class Endings:
             problem, exchange.outcome = problems.UPSTREAM_TIMEOUT, events.OUTCOME_UPSTREAM_TIMEOUT
         elif isinstance(lost, UpstreamBusy):
             problem = problems.UPSTREAM_BUSY
+        log.warning("upstream_lost", **described(exchange), problem=problem.name, reason=reason_of(lost))
         await self.refuse(exchange, Refused(problem))
 
     async def break_off(self, exchange: Exchange) -> None:
@@ -120,3 +125,14 @@ class Endings:
         answer = plain_answer(status, "application/json", body, date=self._date.get(), keep_alive=keep_alive)
         client.write(answer if head.method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4])
         return keep_alive
+
+
+def reason_of(lost: Exception) -> str:
+    """Return why an upstream did not answer, for logs."""
+    match lost:
+        case UpstreamTimedOut():
+            return str(lost) or "did not answer or did not go on in time"
+        case UpstreamBusy():
+            return "has as many connections as it may have"
+        case _:
+            return str(lost)

@@ -13,6 +13,7 @@ from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.limiter.policy import CompiledPolicy
+from edge_proxy.pipeline.generation import UpstreamPool
 from edge_proxy.routing.routes import Route
 
 
@@ -30,6 +31,8 @@ class Exchange:
     start_us: int
     traceparent: str
     route: Route | None = None
+    pool: UpstreamPool | None = None
+    origin: str = ""
     grant: Grant | None = None
     wire: RouteBytes | None = None
     policy: CompiledPolicy | None = None
@@ -49,6 +52,15 @@ class Exchange:
     def elapsed_us(self) -> int:
         """Return the microseconds since the head was read, on the clock that nobody can set."""
         return (time.monotonic_ns() - self.begun_ns) // 1_000
+
+
+def described(exchange: Exchange) -> dict[str, str]:
+    """Return what a log line about an upstream names: never the key, never the query."""
+    return {
+        "request_id": exchange.id_text,
+        "route": exchange.route.id if exchange.route is not None else "",
+        "origin": exchange.origin,
+    }
 
 
 def id_text(request_id: bytes) -> str:

@@ -1,8 +1,12 @@
 """The fourth step, first half: the request goes to an origin of the route's upstream.
 
 The head is written at once; a body that has not arrived whole is sent by a task of its own, so that an upstream may
-answer before it has read everything. A kept connection that turns out to be closed is replaced once, where the request
-may safely be sent again. What comes back is the second half's, see `relay`.
+answer before it has read everything. An origin that cannot be connected to is replaced by the next one at once,
+whatever the method, because nothing was sent. A kept connection that turns out to be closed is replaced once, where the
+request may safely be sent again. What comes back is the second half's, see `relay`.
+
+Every wait has an end: for a connection (`connect_ms`), for the upstream to read on and for the answer to go on
+(`idle_ms`), for its first byte (`first_byte_ms`), and for everything together (`total_ms`).
 """
 
 from __future__ import annotations
@@ -10,34 +14,43 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from edge_proxy.http1.client.connection import UpstreamConnection, UpstreamFailed
-from edge_proxy.http1.client.pool import Origin, Upstreams
+import structlog
+
+from edge_proxy.http1.client.connection import UpstreamBusy, UpstreamConnection, UpstreamFailed
+from edge_proxy.http1.client.pool import Origin, Sweep
 from edge_proxy.http1.server.protocol import CONTINUE
 from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.answers import VIA
-from edge_proxy.pipeline.exchange import Exchange
+from edge_proxy.pipeline.exchange import Exchange, described
+from edge_proxy.pipeline.generation import UpstreamPool
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.relay import CHUNKED_LINE, LAST_CHUNK, Relay, frame
 from edge_proxy.pipeline.tracing import span
+from edge_proxy.process.metrics import WorkerMetrics
 from edge_proxy.routing.routes import Route
 
+log = structlog.get_logger()
+
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+CONNECT_ATTEMPTS_MAX: Final = 3
 
 
 class Forwarder:
     """Sends requests to upstreams.
 
     Args:
-        upstreams: Connections.
+        sweep: The coarse clock of connections to upstreams.
         relay: Sends answers back.
+        metrics: What is counted.
     """
 
-    def __init__(self, *, upstreams: Upstreams, relay: Relay) -> None:
-        self._upstreams = upstreams
+    def __init__(self, *, sweep: Sweep, relay: Relay, metrics: WorkerMetrics) -> None:
+        self._sweep = sweep
         self._relay = relay
+        self._metrics = metrics
 
-    async def forward(self, exchange: Exchange, route: Route) -> None:
+    async def forward(self, exchange: Exchange, route: Route, pool: UpstreamPool) -> None:
         """Have the upstream answer the request.
 
         Raises:
@@ -45,13 +58,16 @@ class Forwarder:
             UpstreamTimedOut: It did not answer in time.
             UpstreamBusy: It has as many connections as it may have.
             ClientLeft: The client is gone.
+            Abandoned: The client went while the upstream was waited for.
             Refused: The request's body is too large.
             Unacceptable: The request's body is malformed or too slow.
             JournalBroken: The event could not be written.
         """
-        origin = self._upstreams.pick(route.upstream)
         with span("edge.upstream", exchange):
-            connection = await origin.acquire(route.connect_timeout_seconds)
+            origin = pool.pick()
+            connection = origin.kept()
+            if connection is None:
+                origin, connection = await self._open(exchange, route, pool, origin)
             pump: asyncio.Task[None] | None = None
             try:
                 try:
@@ -60,8 +76,8 @@ class Forwarder:
                 except UpstreamFailed as failed:
                     if not may_retry(failed, exchange):
                         raise
-                    origin.release(connection, self._upstreams.now)
-                    connection = await origin.open(route.connect_timeout_seconds)
+                    origin.release(connection)
+                    origin, connection = await self._open(exchange, route, pool, origin)
                     pump = self._send(exchange, route, origin, connection)
                     await connection.head()
                 await self._relay.answer(exchange, route, connection)
@@ -71,23 +87,50 @@ class Forwarder:
                     pump.cancel()
                     connection.is_reusable = False
                 exchange.client.when_left = None
-                origin.release(connection, self._upstreams.now)
+                self._count_excess(exchange, connection)
+                origin.release(connection)
+
+    async def _open(
+        self, exchange: Exchange, route: Route, pool: UpstreamPool, origin: Origin
+    ) -> tuple[Origin, UpstreamConnection]:
+        """Open a connection to an origin or, since nothing was sent yet, to the next one that can be had."""
+        lost: Exception | None = None
+        for candidate in (origin, *pool.others(origin)[: CONNECT_ATTEMPTS_MAX - 1]):
+            exchange.origin = candidate.url
+            if lost is not None:
+                self._metrics.counters["upstream_retries"] += 1
+                kept = candidate.kept()
+                if kept is not None:
+                    return candidate, kept
+            try:
+                return candidate, await candidate.open(route.connect_timeout_seconds)
+            except UpstreamBusy as busy:
+                lost = lost or busy
+            except UpstreamFailed as failed:
+                pool.rest(candidate)
+                lost = failed
+                log.warning("origin_not_connected", **described(exchange), reason=str(failed))
+        assert lost is not None  # noqa: S101 - there is at least one candidate
+        raise lost
 
     def _send(
         self, exchange: Exchange, route: Route, origin: Origin, connection: UpstreamConnection
     ) -> asyncio.Task[None] | None:
         """Send the request; return the task that sends the rest of its body, if there is a rest."""
         client, head = exchange.client, exchange.head
+        exchange.origin = origin.url
         message = upstream_head(exchange, route, origin)
-        client.when_left = connection.client_left
+        client.when_left = connection.abandon
         if client.is_gone:
             raise ClientLeft
+        now = self._sweep.now
+        connection.expires = now + route.total_timeout_seconds
         body = client.body
         if body is None or body.is_complete:
             if body is not None:
                 message += frame(body.take(), is_chunked=head.is_chunked, is_last=True)
                 _check_size(exchange, route)
-            connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
+            connection.deadline = now + route.first_byte_timeout_seconds
             connection.begin(message, head_request=head.method == "HEAD")
             return None
         if head.expects_continue and not body.size:
@@ -101,14 +144,19 @@ class Forwarder:
             while data := await client.read_body():
                 _check_size(exchange, route)
                 connection.write(frame(data, is_chunked=is_chunked, is_last=False))
-                await connection.drain()
+                await connection.drain(self._sweep.now + route.idle_timeout_seconds)
         except (Refused, Unacceptable, ClientLeft) as error:
             connection.fail(error)
             return
         if is_chunked:
             connection.write(LAST_CHUNK)
         if not connection.has_head:
-            connection.deadline = self._upstreams.now + route.first_byte_timeout_seconds
+            connection.deadline = self._sweep.now + route.first_byte_timeout_seconds
+
+    def _count_excess(self, exchange: Exchange, connection: UpstreamConnection) -> None:
+        if connection.has_excess:
+            self._metrics.counters["upstream_excess"] += 1
+            log.warning("upstream_sent_excess", **described(exchange))
 
 
 def may_retry(failed: UpstreamFailed, exchange: Exchange) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from edge_proxy.http1.client.connection import UpstreamBusy, UpstreamFailed, UpstreamTimedOut
+from edge_proxy.http1.client.connection import Abandoned, UpstreamBusy, UpstreamFailed, UpstreamTimedOut
 from edge_proxy.http1.server.protocol import ClientConnection
 from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.http1.server.request import RequestHead
@@ -118,7 +118,7 @@ class Pipeline:
             await endings.refuse(exchange, refused_by_server(unacceptable))
         except (UpstreamFailed, UpstreamTimedOut, UpstreamBusy) as lost:
             await endings.upstream_lost(exchange, lost)
-        except ClientLeft:
+        except (ClientLeft, Abandoned):
             await endings.client_left(exchange)
         except JournalBroken:
             endings.not_recorded(exchange)
@@ -129,11 +129,13 @@ class Pipeline:
         return exchange.keep_alive
 
     async def _pass_through(self, exchange: Exchange) -> None:
-        route = exchange.route = self._router.find(exchange.head)
+        route = self._router.find(exchange)
         if route.needs_key:
             await self._authenticator.authenticate(exchange, route)
         self._admission.check_room(exchange, route, self.in_flight)
         grant, wire = exchange.grant, exchange.wire
         if grant is not None and wire is not None:
             await self._admission.admit(exchange, route, grant, wire)
-        await self._forwarder.forward(exchange, route)
+        pool = exchange.pool
+        assert pool is not None  # noqa: S101 - set together with the route
+        await self._forwarder.forward(exchange, route, pool)

@@ -12,9 +12,9 @@ from typing import Final
 from tollway.events.v1 import usage_event_pb2 as events
 
 from edge_proxy.http1.client.connection import NEVER, UpstreamConnection
-from edge_proxy.http1.client.pool import Upstreams
+from edge_proxy.http1.client.pool import Sweep
 from edge_proxy.limiter.header_fields import limit_lines
-from edge_proxy.pipeline.answers import CONNECTION_CLOSE, VIA, forwarded_fields
+from edge_proxy.pipeline.answers import CONNECTION_CLOSE, VIA, DateLine, forwarded_fields
 from edge_proxy.pipeline.exchange import Exchange
 from edge_proxy.pipeline.problems import reason_phrase
 from edge_proxy.pipeline.record import Recorder
@@ -28,13 +28,14 @@ class Relay:
     """Sends the answers of upstreams to clients.
 
     Args:
-        upstreams: Their coarse clock.
+        sweep: The coarse clock of connections to upstreams.
         recorder: Writes the event before the answer ends.
         now_us: Wall time in microseconds.
     """
 
-    def __init__(self, *, upstreams: Upstreams, recorder: Recorder, now_us: Callable[[], int]) -> None:
-        self._upstreams = upstreams
+    def __init__(self, *, sweep: Sweep, recorder: Recorder, now_us: Callable[[], int]) -> None:
+        self._sweep = sweep
+        self._date = DateLine()
         self._recorder = recorder
         self._now_us = now_us
 
@@ -45,6 +46,7 @@ class Relay:
             UpstreamFailed: The upstream broke off.
             UpstreamTimedOut: The upstream did not go on in time.
             ClientLeft: The client is gone.
+            Abandoned: It went while the upstream was waited for.
             JournalBroken: The event could not be written.
         """
         exchange.upstream_latency_us = exchange.elapsed_us()
@@ -76,7 +78,7 @@ class Relay:
         exchange.is_started = True
         while True:
             await client.drain()
-            connection.deadline = self._upstreams.now + route.idle_timeout_seconds
+            connection.deadline = self._sweep.now + route.idle_timeout_seconds
             data = await connection.read()
             connection.deadline = NEVER
             exchange.response_bytes += len(data)
@@ -94,7 +96,7 @@ class Relay:
         return b"".join(
             (
                 b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)),
-                *forwarded_fields(connection.fields),
+                *forwarded_fields(connection.fields, date=self._date.get()),
                 framing,
                 VIA,
                 b"X-Request-Id: %b\r\n" % exchange.id_text.encode("ascii"),

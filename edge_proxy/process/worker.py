@@ -25,7 +25,7 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from edge_proxy.config import EdgeSettings
-from edge_proxy.http1.client.pool import Upstreams
+from edge_proxy.http1.client.pool import Sweep
 from edge_proxy.http1.server.acceptor import Acceptor
 from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.http1.server.protocol import Server
@@ -38,6 +38,7 @@ from edge_proxy.limiter import decide_client
 from edge_proxy.limiter.decide_client import DecideClient
 from edge_proxy.limiter.local_share import LocalShare
 from edge_proxy.limiter.policy import Policies
+from edge_proxy.pipeline import generation
 from edge_proxy.pipeline.admit import Admission
 from edge_proxy.pipeline.authenticate import Authenticator
 from edge_proxy.pipeline.endings import Endings
@@ -116,9 +117,8 @@ class Worker:
         )
         self._sink = self._open_sink()
         self._sender = Sender(self._journals, self._journal, self._sink)
-        self._upstreams = Upstreams()
-        self._upstreams.configure(dict(table.upstreams))
-        self._router = Router(table)
+        self._sweep = Sweep()
+        self._router = Router(generation.build(table, self._sweep))
         self._pipeline = self._wire(ids)
         self.server = Server(self._pipeline.handle, self._pipeline.refuse_early, server_options)
 
@@ -129,7 +129,7 @@ class Worker:
             return time.time_ns() // 1_000
 
         recorder = Recorder(journal=self._journal, limiter=self._limiter, metrics=self.metrics)
-        relay = Relay(upstreams=self._upstreams, recorder=recorder, now_us=now_us)
+        relay = Relay(sweep=self._sweep, recorder=recorder, now_us=now_us)
         steps = Steps(
             router=self._router,
             authenticator=Authenticator(
@@ -146,7 +146,7 @@ class Worker:
                 metrics=self.metrics,
                 now_us=now_us,
             ),
-            forwarder=Forwarder(upstreams=self._upstreams, relay=relay),
+            forwarder=Forwarder(sweep=self._sweep, relay=relay, metrics=self.metrics),
             endings=Endings(recorder=recorder, metrics=self.metrics, now_us=now_us),
         )
         return Pipeline(steps=steps, metrics=self.metrics, ids=ids, now_us=now_us, health=self.health)
@@ -174,12 +174,13 @@ class Worker:
         """Read the routes file again; a wrong one changes nothing."""
         try:
             table = routes_file.read(self._routes_path)
+            before, after = self._router.generation, generation.build(table, self._sweep, self._router.generation)
         except routes_file.RoutesFileError as error:
             self.metrics.counters["reloads_refused"] += 1
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
             return
-        self._upstreams.configure(dict(table.upstreams))
-        self._router.table = table
+        self._router.generation = after
+        generation.retire(before, after)
         self.metrics.counters["reloads"] += 1
         log.info("routes_loaded", routes=len(table.routes))
 
@@ -191,7 +192,7 @@ class Worker:
 
     async def close(self) -> None:
         """Let go of everything; after the background work has ended."""
-        self._upstreams.close()
+        self._sweep.close()
         await self._sink.close()
         self._journal.close()
         await self._clients.close()

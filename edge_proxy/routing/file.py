@@ -127,6 +127,7 @@ class TimeoutsEntry(_Strict):
     connect_ms: Annotated[int, Field(ge=1, le=60_000)] = 2_000
     first_byte_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 60_000
     idle_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 60_000
+    total_ms: Annotated[int, Field(ge=1, le=604_800_000)] = 3_600_000
 
 
 class RouteEntry(_Strict):
@@ -286,6 +287,7 @@ def _to_route(entry: RouteEntry, upstream: Upstream) -> Route:
         connect_timeout_seconds=entry.timeouts.connect_ms / 1000,
         first_byte_timeout_seconds=entry.timeouts.first_byte_ms / 1000,
         idle_timeout_seconds=entry.timeouts.idle_ms / 1000,
+        total_timeout_seconds=entry.timeouts.total_ms / 1000,
         body_bytes_max=entry.body_bytes_max,
         keeps_parameters=entry.path_parameters == "keep",
         is_slash_distinct=entry.trailing_slash == "distinct",

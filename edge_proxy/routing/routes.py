@@ -71,6 +71,7 @@ class Route:
     connect_timeout_seconds: float
     first_byte_timeout_seconds: float
     idle_timeout_seconds: float
+    total_timeout_seconds: float
     body_bytes_max: int
     keeps_parameters: bool = False
     is_slash_distinct: bool = False

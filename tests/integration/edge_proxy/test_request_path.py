@@ -179,10 +179,10 @@ async def test_drain_finishes_what_is_in_flight(surroundings):
 async def test_wrong_routes_file_is_refused_and_the_old_one_kept(edge, monkeypatch):
     monkeypatch.setenv("TOLLWAY_UPSTREAM_URL", edge.upstream.url)
     path = edge.worker._settings.edge_config
-    before = edge.worker._router.table
+    before = edge.worker._router.generation
     path.write_text("version: 2\n")
     edge.worker.reload()
-    assert edge.worker._router.table is before
+    assert edge.worker._router.generation is before
     assert edge.worker.metrics.counters["reloads_refused"] == 1
     path.write_text(edge.routes.replace("id: api", "id: renamed"))
     edge.worker.reload()
@@ -214,7 +214,7 @@ async def test_running_out_of_descriptors_pauses_accepting_and_goes_on(edge, mon
 
 
 async def test_defect_of_the_edge_is_500_and_closes_the_connection(edge, monkeypatch):
-    monkeypatch.setattr(edge.worker._upstreams, "pick", lambda _upstream: 1 / 0)
+    monkeypatch.setattr(edge.worker._router.generation.pools["demo"], "pick", lambda: 1 / 0)
     got = await edge.request("/x")
     assert (got.status, json.loads(got.body)["type"]) == (500, "/problems/internal")
     assert "division" not in got.body.decode()

@@ -109,8 +109,10 @@ async def running(tmp_path) -> AsyncIterator[Running]:
 
 async def gone(pid: int, timeout_seconds: float = 20.0) -> None:
     async with asyncio.timeout(timeout_seconds):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.02)
+        # It may be reaped between any two looks at it.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.02)
 
 
 async def test_killed_worker_is_replaced_and_its_journal_sent(running):
