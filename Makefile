@@ -1,7 +1,7 @@
 # Tollway. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants clean
+.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants migrate release-contract clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +16,9 @@ run: setup ## Start the whole stack with live traffic (Ctrl-C stops it). ARGS="-
 
 dev: setup ## As run, and restart what you change
 	@$(BIN)/python -m cli dev $(ARGS)
+
+migrate: setup ## Bring the database of the running stack, or of TOLLWAY_OWNER_DSN, to the newest schema
+	@$(BIN)/python -m cli migrate up $(ARGS)
 
 setup: $(STAMP) ## Make the virtual environment with the pinned dependencies
 
@@ -47,28 +50,32 @@ chaos: setup ## Kill, hang and cut at length, then count (minutes)
 ##@ Check
 check: setup proto-check lint types imports unit ## Generated code, lint, types, import rules, unit tests
 
-proto-check: setup
+proto-check: setup ## Generated code is fresh, the contract is linted and breaks no release
 	@$(BIN)/python proto/generate.py --check
 	@$(BIN)/python proto/access_table.py --check
-	@VENV=$(VENV) proto/check_with_buf
+	@$(BIN)/python proto/releases.py
 
-lint: setup
+lint: setup ## ruff: lint and format
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format --check -q . || { echo "Run make format"; exit 1; }
 
-types: setup
-	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py proto/access_table.py
+types: setup ## mypy, strict
+	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py proto/access_table.py proto/releases.py
 
-imports: setup
+imports: setup ## import-linter
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 
-unit: setup
+unit: setup ## Unit and architecture tests
 	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) $(ARGS)
 
 ##@ Generate
 proto: setup ## Generate gen/python from the protos
 	@$(BIN)/python proto/generate.py
 	@$(BIN)/python proto/access_table.py
+
+release-contract: setup ## Keep the contract as a release that later ones may not break. VERSION=0.1.0
+	@test -n "$(VERSION)" || { echo "Which version? make release-contract VERSION=0.1.0"; exit 1; }
+	@$(BIN)/python proto/releases.py --release $(VERSION)
 
 format: setup ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -83,8 +90,9 @@ bench: bench-edge ## Every benchmark
 bench-edge: setup ## Our edge and nginx on the same upstream and cores. DURATION= RUNS=
 	@DURATION=$(DURATION) RUNS=$(RUNS) $(BIN)/python -m bench.edge $(ARGS)
 
+##@ Tidy
 clean: ## Remove the virtual environment and local data
 	rm -rf $(VENV) var
 
 help: ## This list
-	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*##/ {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -61,13 +61,7 @@ def main() -> int:
     """Generate, or with `--check` compare. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where gen/python is out of date")
-    parser.add_argument("--image", type=Path, help="write a descriptor set for buf and stop")
-    parser.add_argument("--source", type=Path, default=PROTO, help="with --image: the folder of the protos")
     options = parser.parse_args()
-    if options.image:
-        out = f"--descriptor_set_out={options.image.resolve()}"
-        protoc(out, "--include_imports", "--include_source_info", source=options.source.resolve())
-        return 0
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         if options.check:

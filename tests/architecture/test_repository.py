@@ -82,3 +82,15 @@ def test_every_module_says_why_it_exists():
 def test_mesh_modules_can_be_imported_one_by_one():
     for module in pkgutil.walk_packages(mesh.__path__, "mesh."):
         importlib.import_module(module.name)
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z0-9-]+):", text, re.MULTILINE)
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert len(targets) > 20
+    assert [name for name in targets if not re.search(rf"^  {name} +\S", listed.stdout, re.MULTILINE)] == []
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(targets)
