@@ -1,7 +1,7 @@
 # Tollway. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test test-full check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants migrate release-contract clean
+.PHONY: help run dev setup test test-full test-interpreter check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants migrate release-contract clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,6 +43,11 @@ test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
 
 mutants: setup ## Break each law of tests/mutants.toml: its tests must notice. ARGS="--sample 10 --seed …"
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
+
+test-interpreter: setup ## What may differ on another Python: unit tests, database, edge, a whole stack, the wheel
+	@$(BIN)/python -m pytest tests/unit tests/architecture tests/integration/mesh tests/integration/edge_proxy \
+		-m "not full" -n $(WORKERS) --dist loadgroup --durations=5 $(ARGS)
+	@$(BIN)/python -m pytest tests/e2e/test_fresh_machine.py tests/e2e/test_wheel.py tests/e2e/test_first_request.py $(ARGS)
 
 chaos: setup ## Kill, hang and cut at length, then count (minutes)
 	@$(BIN)/python -m pytest tests/chaos -s --durations=10 $(ARGS)
