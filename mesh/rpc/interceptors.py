@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -22,8 +23,17 @@ from prometheus_client import Counter, Histogram
 from mesh.clock import Clock
 from mesh.ids import IdSource
 from mesh.observability import TRACEPARENT, span
-from mesh.rpc.access import AccessRules, Principal, PrincipalKind, Verifier, authorize, set_principal
-from mesh.rpc.errors import InternalError, RpcError, Unavailable
+from mesh.rpc.access import (
+    AccessRules,
+    OrganizationNotFound,
+    Principal,
+    PrincipalKind,
+    Verifier,
+    authorize,
+    current_principal,
+    set_principal,
+)
+from mesh.rpc.errors import InternalError, PermissionDenied, RpcError, Unavailable
 
 REQUEST_ID: Final = "x-request-id"
 REQUEST_ID_LENGTH_MAX: Final = 64
@@ -39,6 +49,21 @@ class DependencyUnavailable(Unavailable):
     """Something that this needs is away; try again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A call that its caller may not make."""
+
+    principal: Principal
+    path: str
+    failure: RpcError
+    metadata: Mapping[str, Any]
+    peer: str
+
+
+OnDenied = Callable[[Denied], None]
+"""Is told of denied calls; must not block."""
+
+
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """Wraps every handler of a server.
 
@@ -47,13 +72,23 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         verifier: Turns credentials into principals.
         clock: For durations.
         ids: For request ids that the caller did not send.
+        on_denied: Is told of calls by known callers that were denied, or that named another's organization.
     """
 
-    def __init__(self, *, rules: AccessRules, verifier: Verifier, clock: Clock, ids: IdSource) -> None:
+    def __init__(
+        self,
+        *,
+        rules: AccessRules,
+        verifier: Verifier,
+        clock: Clock,
+        ids: IdSource,
+        on_denied: OnDenied | None = None,
+    ) -> None:
         self._rules = rules
         self._verifier = verifier
         self._clock = clock
         self._ids = ids
+        self._on_denied = on_denied
 
     async def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler inside its guard."""
@@ -96,7 +131,17 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             code = failure.grpc_code if failure else code
             self._observe(path, code, started, failure)
         if failure is not None:
+            self._tell_denied(failure, path, metadata, context)
             await _abort(context, failure)
+
+    def _tell_denied(self, failure: RpcError, path: str, metadata: dict[str, Any], context: Any) -> None:
+        denied = isinstance(failure, (PermissionDenied, OrganizationNotFound))
+        principal = current_principal()
+        if self._on_denied is None or not denied or principal.kind is PrincipalKind.ANYONE:
+            return
+        self._on_denied(
+            Denied(principal=principal, path=path, failure=failure, metadata=metadata, peer=str(context.peer()))
+        )
 
     def _observe(self, path: str, code: grpc.StatusCode, started: float, failure: RpcError | None) -> None:
         elapsed_seconds = self._clock.monotonic() - started

@@ -15,7 +15,7 @@ from mesh.clock import Clock
 from mesh.config import host_port
 from mesh.ids import IdSource
 from mesh.rpc.access import AccessRules, Verifier
-from mesh.rpc.interceptors import GuardInterceptor
+from mesh.rpc.interceptors import GuardInterceptor, OnDenied
 from mesh.service.listener import Check, failing_checks
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -54,6 +54,7 @@ class Server:
         clock: Clock,
         ids: IdSource,
         checks: Mapping[str, Check] | None = None,
+        on_denied: OnDenied | None = None,
     ) -> Server:
         """Start serving.
 
@@ -65,13 +66,14 @@ class Server:
             clock: For durations.
             ids: For request ids.
             checks: Dependencies by name; each is a gRPC health service of its own.
+            on_denied: Is told of calls that were denied.
 
         Raises:
             RuleMissing: An RPC has no access rule.
             OSError: The address is taken.
         """
         rules = AccessRules(descriptor for descriptor, _, _ in services)
-        guard = GuardInterceptor(rules=rules, verifier=verifier, clock=clock, ids=ids)
+        guard = GuardInterceptor(rules=rules, verifier=verifier, clock=clock, ids=ids, on_denied=on_denied)
         server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
         for _, register, handler in services:
             register(handler, server)

@@ -30,6 +30,7 @@ from mesh.database.pools import Database
 from mesh.ids import IdSource, RandomIds
 from mesh.rpc.access import Verifier
 from mesh.rpc.client import Clients
+from mesh.rpc.interceptors import OnDenied
 from mesh.rpc.server import Server
 from mesh.service import process
 from mesh.service.listener import Check, HealthListener
@@ -64,6 +65,8 @@ class Role:
     """Answers the service's RPCs; None for a role that serves none."""
     verifier: Verifier | None = None
     """Checks credentials; None means by asking `auth`."""
+    on_denied: OnDenied | None = None
+    """Is told of calls that were denied."""
     loops: Sequence[Loop] = ()
     workers: Sequence[Work] = ()
     loaded: Loop | None = None
@@ -200,6 +203,7 @@ async def _start_serving(
                 clock=context.clock,
                 ids=context.ids,
                 checks=required,
+                on_denied=role.on_denied,
             )
             cleanup.push_async_callback(server.stop, spec.stop_grace_seconds)
 

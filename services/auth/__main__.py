@@ -20,6 +20,7 @@ from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.auth import convert
 from services.auth.config import AuthSettings
 from services.auth.consequences import CLEAN_UP, Consequences
+from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
@@ -37,12 +38,14 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
     pepper = Pepper(version=max(peppers), value=peppers[max(peppers)])
     box = SecretBox(versioned_keys(settings.auth_data_keys.get_secret_value()))
     signer = SessionSigner(seed=hex_key(settings.signing_key.get_secret_value()), clock=clock, ids=ids)
-    sessions = Sessions(db=db, signer=signer, clock=clock, ids=ids)
+    denials = Denials(db=db, clock=clock, ids=ids)
+    sessions = Sessions(db=db, signer=signer, denials=denials, clock=clock, ids=ids)
     key_changes = KeyChanges(db=db, clock=clock)
     handler = AuthHandler(
         accounts=accounts,
         keys=ApiKeys(db=db, pepper=pepper, random_bytes=secrets.token_bytes, clock=clock, ids=ids),
         sessions=sessions,
+        denials=denials,
         key_changes=key_changes,
         db=db,
         idempotency=Idempotency(box=box, clock=clock),
@@ -50,7 +53,13 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
         clock=clock,
         process_keys=settings.process_keys,
     )
-    return Role(handler=handler, verifier=_verifier(settings, accounts, sessions, clock), workers=[key_changes.run])
+    return Role(
+        handler=handler,
+        verifier=_verifier(settings, accounts, sessions, clock),
+        workers=[key_changes.run, denials.run],
+        on_denied=handler.note_denied,
+        close=[sessions.close],
+    )
 
 
 def work(context: ServiceContext[AuthSettings]) -> Role:

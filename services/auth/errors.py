@@ -20,6 +20,10 @@ class SignInThrottled(ResourceExhausted):
     """Too many failed attempts to sign in; try again later."""
 
 
+class SignInBusy(ResourceExhausted):
+    """Too many people are signing in right now; try again in a moment."""
+
+
 class MembershipMissing(FailedPrecondition):
     """You are not a member of any organization."""
 

@@ -1,22 +1,36 @@
 """Passwords: argon2id (RFC 9106), off the event loop, and as slow for a stranger as for a customer.
 
-A hash takes tens of milliseconds and 64 MiB by design, so it runs in a thread and only a few run at once: a flood of
-sign-ins must not take the memory of the process. An address that nobody has is verified against a dummy hash, so the
-time of the answer does not tell whether an account exists.
+A hash takes tens of milliseconds and 64 MiB by design, so it runs in threads of its own and only a few run at once: a
+flood of sign-ins must not take the memory of the process. Whoever does not get a place in the bounded queue is told to
+come back. There are two queues: a flood of strangers fills its own, and people who sign in from where they did before
+pass by it. A hash whose caller has left keeps its place until it is done, because its thread cannot be stopped.
+
+An address that nobody has is verified against a dummy hash, so the time of the answer does not tell whether an account
+exists.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-HASHES_AT_ONCE_MAX: Final = 4
+from services.auth.errors import SignInBusy
+
+STRANGERS_AT_ONCE_MAX: Final = 3
+STRANGERS_WAITING_MAX: Final = 48
+FAMILIAR_AT_ONCE_MAX: Final = 1
+FAMILIAR_WAITING_MAX: Final = 16
+BUSY_RETRY_SECONDS: Final = 2.0
 PASSWORD_LENGTH_MAX: Final = 1_024
 
 _HASHER: Final = PasswordHasher()
+
+Result = TypeVar("Result")
 
 
 def hash_password(password: str) -> str:
@@ -28,26 +42,64 @@ class Passwords:
     """Verifies passwords without holding up the event loop."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(HASHES_AT_ONCE_MAX)
+        self._strangers = _Queue(at_once_max=STRANGERS_AT_ONCE_MAX, waiting_max=STRANGERS_WAITING_MAX)
+        self._familiar = _Queue(at_once_max=FAMILIAR_AT_ONCE_MAX, waiting_max=FAMILIAR_WAITING_MAX)
         self._dummy_hash = hash_password("a password that nobody has")
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    async def verify(self, password_hash: str | None, password: str, *, is_familiar: bool = False) -> bool:
         """Tell whether a password fits a hash; without a hash it never does, after the same work.
 
         Args:
             password_hash: What is stored, or None where there is no such account.
             password: What was typed, at most `PASSWORD_LENGTH_MAX` characters.
+            is_familiar: Whether the attempt comes from where the account signed in before.
+
+        Raises:
+            SignInBusy: Too many wait already.
         """
-        async with self._slots:
-            fits = await asyncio.to_thread(_verify, password_hash or self._dummy_hash, password)
+        queue = self._familiar if is_familiar else self._strangers
+        fits = await queue.run(_verify, password_hash or self._dummy_hash, password)
         return fits and password_hash is not None
 
     async def rehash(self, password_hash: str, password: str) -> str | None:
-        """Return a hash under today's parameters where the stored one is under older ones, else None."""
+        """Return a hash under today's parameters where the stored one is under older ones, else None.
+
+        Raises:
+            SignInBusy: Too many wait already.
+        """
         if not _HASHER.check_needs_rehash(password_hash):
             return None
-        async with self._slots:
-            return await asyncio.to_thread(hash_password, password)
+        return await self._familiar.run(hash_password, password)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._strangers.close()
+        self._familiar.close()
+
+
+class _Queue:
+    """Threads, and a bounded number of callers that wait for one."""
+
+    def __init__(self, *, at_once_max: int, waiting_max: int) -> None:
+        self._slots = asyncio.Semaphore(at_once_max)
+        self._threads = ThreadPoolExecutor(at_once_max, thread_name_prefix="password")
+        self._waiting = 0
+        self._waiting_max = waiting_max
+
+    async def run(self, work: Callable[..., Result], *values: str) -> Result:
+        if self._waiting >= self._waiting_max:
+            raise SignInBusy(retry_after_seconds=BUSY_RETRY_SECONDS)
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+        running.add_done_callback(lambda _: self._slots.release())
+        return await asyncio.shield(running)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _verify(password_hash: str, password: str) -> bool:

@@ -19,8 +19,10 @@ from mesh.database.idempotency import Idempotency, attempt
 from mesh.database.pools import Database
 from mesh.pagination import PageTokens
 from mesh.rpc.access import current_principal
+from mesh.rpc.interceptors import Denied
 from mesh.rpc.process_tokens import ProcessKeys
 from services.auth import convert
+from services.auth.denials import CALL, INSTALLATION, Denial, Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
 from services.auth.service import Accounts
@@ -36,6 +38,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         accounts: Organizations, look-ups of keys and service accounts, audit.
         keys: Creating, listing and revoking API keys.
         sessions: Signing in.
+        denials: Is told of denied calls.
         key_changes: Watching keys.
         db: For the transaction that a mutation and its idempotency key share.
         idempotency: Replays.
@@ -50,6 +53,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         accounts: Accounts,
         keys: ApiKeys,
         sessions: Sessions,
+        denials: Denials,
         key_changes: KeyChanges,
         db: Database,
         idempotency: Idempotency,
@@ -65,6 +69,7 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
         self._page_tokens = page_tokens
         self._clock = clock
         self._sessions = sessions
+        self._denials = denials
         self._key_changes = key_changes
 
     async def ResolveKeys(self, request: pb.ResolveKeysRequest, context: Any) -> pb.ResolveKeysResponse:
@@ -156,6 +161,19 @@ class AuthHandler(auth_service_pb2_grpc.AuthServiceServicer):
             address=client_address(metadata, str(context.peer()), self._process_keys, SERVICE),
         )
         return convert.to_session(session)
+
+    def note_denied(self, denied: Denied) -> None:
+        """Note a call that was denied, for the audit log of the caller's organization."""
+        self._denials.note(
+            Denial(
+                action=CALL,
+                account=denied.principal.subject,
+                address=client_address(denied.metadata, denied.peer, self._process_keys, SERVICE),
+                reason=denied.failure.reason(),
+                resource=f"rpc{denied.path}",
+                organization_id=denied.principal.organization_id or INSTALLATION,
+            )
+        )
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
         """Publish the public keys of session tokens."""

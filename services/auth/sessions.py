@@ -7,12 +7,14 @@ from uuid import UUID
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from mesh.ids import IdSource
+from mesh.rpc.errors import RpcError
 from mesh.rpc.tokens import SessionSigner
 from services.auth import store
-from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInRefused, SignInThrottled
+from services.auth.denials import Denials
+from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInBusy, SignInRefused, SignInThrottled
 from services.auth.model import AuditEntry, Membership, Person, Session
 from services.auth.passwords import Passwords
-from services.auth.throttle import SignInThrottle
+from services.auth.throttle import Attempt, SignInThrottle
 
 
 class Sessions:
@@ -21,17 +23,23 @@ class Sessions:
     Args:
         db: People and memberships.
         signer: Signs tokens.
+        denials: Is told of refused sign-ins.
         clock: Time for audit entries and throttles.
         ids: Ids of audit entries.
     """
 
-    def __init__(self, *, db: Database, signer: SessionSigner, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, *, db: Database, signer: SessionSigner, denials: Denials, clock: Clock, ids: IdSource) -> None:
         self._db = db
         self._signer = signer
+        self._denials = denials
         self._clock = clock
         self._ids = ids
         self._passwords = Passwords()
         self._throttle = SignInThrottle(clock=clock)
+
+    async def close(self) -> None:
+        """Let the threads that verify passwords end."""
+        self._passwords.close()
 
     def jwks_json(self) -> str:
         """Return the public keys that sessions are verified with."""
@@ -48,23 +56,45 @@ class Sessions:
 
         Raises:
             SignInThrottled: There were too many failures.
+            SignInBusy: Too many passwords wait to be verified.
             SignInRefused: Address or password is wrong.
             OrganizationNotFound: The person is not a member of that organization.
             MembershipMissing: The person is not a member of any.
         """
         email = email.strip().lower()
-        wait_seconds = self._throttle.wait_seconds(email, address)
-        if wait_seconds > 0:
-            raise SignInThrottled(retry_after_seconds=wait_seconds)
-        async with self._db.system() as tx:
-            person = await store.find_person(tx, email)
-        # No transaction is open here: a hash takes longer than all statements of a sign-in together.
-        fits = await self._passwords.verify(person.password_hash if person else None, password)
-        if person is None or person.password_hash is None or not fits:
-            self._throttle.note_failure(email, address)
+        attempt = self._throttle.begin(email, address)
+        if not isinstance(attempt, Attempt):
+            self._denials.note_sign_in(email=email, address=address, reason=SignInThrottled.reason())
+            raise SignInThrottled(retry_after_seconds=attempt)
+        person = await self._find(attempt, password)
+        if person is None:
+            self._denials.note_sign_in(email=email, address=address, reason=SignInRefused.reason())
             raise SignInRefused
-        new_hash = await self._passwords.rehash(person.password_hash, password)
-        return await self._open(person, organization_id, new_hash)
+        self._throttle.succeeded(attempt)
+        return await self._open(person, organization_id, await self._rehash(person, password))
+
+    async def _find(self, attempt: Attempt, password: str) -> Person | None:
+        """Return the person whose password this is. What is cut off in here stays counted as a failure."""
+        try:
+            async with self._db.system() as tx:
+                person = await store.find_person(tx, attempt.account)
+            # No transaction is open here: a hash takes longer than all statements of a sign-in together.
+            password_hash = person.password_hash if person else None
+            fits = await self._passwords.verify(password_hash, password, is_familiar=attempt.is_familiar)
+        except RpcError:
+            # Nothing was verified: the database is away, or the queue is full.
+            self._throttle.give_back(attempt)
+            raise
+        return person if fits else None
+
+    async def _rehash(self, person: Person, password: str) -> str | None:
+        if person.password_hash is None:
+            return None
+        try:
+            return await self._passwords.rehash(person.password_hash, password)
+        except SignInBusy:
+            # The next sign-in does it.
+            return None
 
     async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> Session:
         async with self._db.system() as tx:

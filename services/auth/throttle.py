@@ -1,17 +1,32 @@
 """Slows down whoever guesses passwords, without locking anybody out.
 
-Three names are counted: the account as tried from one address, which is the tight budget; the address, whatever
-accounts it tries; and the account, whatever addresses try it, which is wide, so that a stranger who fails on purpose
-does not keep the owner from signing in elsewhere. Each name has a budget of failures that refills continuously. A
-sign-in that succeeds costs nothing. Whether the account exists plays no part, so the throttle reveals nothing. Names
-are kept in memory, least recently used out first: each replica counts for itself, which multiplies the budgets by their
-number and needs no shared store on this path.
+An attempt is counted before its password is verified, and the count is given back only where the password was right (or
+nothing was verified). Whatever runs side by side, no more wrong passwords are verified than the budgets say.
+
+Three names are counted, each with a budget of failures that refills continuously:
+
+- the account as tried from one address: the tight budget;
+- the address, whatever accounts it tries;
+- the account, whatever addresses try it. This one refuses only addresses that have failed at this account themselves
+  within `REFILL_SECONDS`, so strangers who fail on purpose keep nobody out who comes from elsewhere. What is accepted
+  in exchange: every address has one guess at every account.
+
+An address from which somebody signed in to the account has a budget of its own for that account: neither of the two
+wide budgets applies to it. Whether the account exists plays no part in any of this, so the throttle reveals nothing.
+
+An IPv6 address counts as its /64, which is what one customer of a provider has. Names are kept in memory, least
+recently used out first: each replica counts for itself, which multiplies the budgets by their number and needs no
+shared store on this path. A restart forgets failures and familiar addresses.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from mesh.clock import Clock
 
@@ -20,6 +35,7 @@ FAILURES_PER_ADDRESS_MAX: Final = 100
 FAILURES_PER_ACCOUNT_MAX: Final = 200
 REFILL_SECONDS: Final = 15 * 60
 NAMES_MAX: Final = 100_000
+IPV6_PREFIX_BITS: Final = 64
 
 
 class FailureBudget:
@@ -34,6 +50,7 @@ class FailureBudget:
     def __init__(self, *, failures_max: int, clock: Clock, refill_seconds: float = REFILL_SECONDS) -> None:
         self._failures_max = failures_max
         self._per_second = failures_max / refill_seconds
+        self._refill_seconds = refill_seconds
         self._clock = clock
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -43,8 +60,20 @@ class FailureBudget:
         return max(0.0, excess / self._per_second)
 
     def spend(self, name: str) -> None:
-        """Note a failure."""
-        self._spent[name] = (self._spent_now(name) + 1, self._clock.monotonic())
+        """Count an attempt."""
+        self._note(name, self._spent_now(name) + 1)
+
+    def give_back(self, name: str) -> None:
+        """Take an attempt out of the count again."""
+        self._note(name, max(0.0, self._spent_now(name) - 1))
+
+    def has_failed_lately(self, name: str) -> bool:
+        """Tell whether a name had a failure within the time in which a budget fills."""
+        spent, noted_at = self._spent.get(name, (0.0, 0.0))
+        return spent > 0 and self._clock.monotonic() - noted_at < self._refill_seconds
+
+    def _note(self, name: str, spent: float) -> None:
+        self._spent[name] = (spent, self._clock.monotonic())
         self._spent.move_to_end(name)
         if len(self._spent) > NAMES_MAX:
             self._spent.popitem(last=False)
@@ -54,8 +83,23 @@ class FailureBudget:
         return max(0.0, spent - (self._clock.monotonic() - noted_at) * self._per_second)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A sign-in that was counted and has not ended yet."""
+
+    account: str
+    network: str
+    is_familiar: bool
+    """Whether somebody signed in to this account from this network before."""
+
+    @property
+    def pair(self) -> str:
+        """Return the name of account and network together."""
+        return f"{self.account}\0{self.network}"
+
+
 class SignInThrottle:
-    """The three budgets of signing in.
+    """The budgets of signing in. Nothing here awaits, so that to look and to count is one step.
 
     Args:
         clock: Monotonic time.
@@ -65,21 +109,65 @@ class SignInThrottle:
         self._pairs = FailureBudget(failures_max=FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX, clock=clock)
         self._addresses = FailureBudget(failures_max=FAILURES_PER_ADDRESS_MAX, clock=clock)
         self._accounts = FailureBudget(failures_max=FAILURES_PER_ACCOUNT_MAX, clock=clock)
+        self._familiar: OrderedDict[str, None] = OrderedDict()
 
-    def wait_seconds(self, account: str, address: str) -> float:
-        """Return how long this attempt has to wait; 0 means that it may go on."""
-        return max(
-            self._pairs.wait_seconds(_pair(account, address)),
-            self._addresses.wait_seconds(address),
-            self._accounts.wait_seconds(account),
-        )
+    def begin(self, account: str, address: str) -> Attempt | float:
+        """Count an attempt, or return how many seconds it has to wait.
 
-    def note_failure(self, account: str, address: str) -> None:
-        """Note an attempt that failed."""
-        self._pairs.spend(_pair(account, address))
-        self._addresses.spend(address)
-        self._accounts.spend(account)
+        Args:
+            account: The e-mail address in lower case.
+            address: Where the attempt comes from.
+        """
+        network = network_of(address)
+        attempt = Attempt(account=account, network=network, is_familiar=f"{account}\0{network}" in self._familiar)
+        wait_seconds = self._wait_seconds(attempt)
+        if wait_seconds > 0:
+            return wait_seconds
+        for budget, name in self._budgets(attempt):
+            budget.spend(name)
+        return attempt
+
+    def succeeded(self, attempt: Attempt) -> None:
+        """Give the count back and remember that the address is familiar to the account."""
+        self.give_back(attempt)
+        self._familiar[attempt.pair] = None
+        self._familiar.move_to_end(attempt.pair)
+        if len(self._familiar) > NAMES_MAX:
+            self._familiar.popitem(last=False)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Take an attempt out of the count: no password was verified, or it was right."""
+        for budget, name in self._budgets(attempt):
+            budget.give_back(name)
+
+    def _wait_seconds(self, attempt: Attempt) -> float:
+        wait_seconds = self._pairs.wait_seconds(attempt.pair)
+        if attempt.is_familiar:
+            return wait_seconds
+        wait_seconds = max(wait_seconds, self._addresses.wait_seconds(attempt.network))
+        if self._pairs.has_failed_lately(attempt.pair):
+            wait_seconds = max(wait_seconds, self._accounts.wait_seconds(attempt.account))
+        return wait_seconds
+
+    def _budgets(self, attempt: Attempt) -> tuple[tuple[FailureBudget, str], ...]:
+        pair = (self._pairs, attempt.pair)
+        if attempt.is_familiar:
+            return (pair,)
+        return pair, (self._addresses, attempt.network), (self._accounts, attempt.account)
 
 
-def _pair(account: str, address: str) -> str:
-    return f"{account}\0{address}"
+def network_of(address: str) -> str:
+    """Return what an address is counted by.
+
+    Args:
+        address: An IP address, or gRPC's name of a peer without its port (`ipv4:192.0.2.1`, `ipv6:%5B::1%5D`).
+    """
+    text = unquote(address.removeprefix("ipv4:").removeprefix("ipv6:")).strip("[]")
+    with contextlib.suppress(ValueError):
+        parsed = ipaddress.ip_address(text)
+        if isinstance(parsed, ipaddress.IPv4Address):
+            return str(parsed)
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((int(parsed), IPV6_PREFIX_BITS), strict=False))
+    return text

@@ -23,6 +23,7 @@ from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth import convert
+from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
@@ -42,6 +43,7 @@ class RunningAuth:
     database: TestDatabase
     db: Database
     key_changes: KeyChanges
+    denials: Denials
 
     def process(self, name: str) -> Metadata:
         return process_metadata(name, "auth")
@@ -58,7 +60,8 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         tenant_dsn=database.dsn("auth"), system_dsn=database.dsn("auth_system"), name="auth", pool_size_max=5
     )
     signer = SessionSigner(seed=b"s" * 32, clock=clock, ids=ids)
-    sessions = Sessions(db=db, signer=signer, clock=clock, ids=ids)
+    denials = Denials(db=db, clock=clock, ids=ids)
+    sessions = Sessions(db=db, signer=signer, denials=denials, clock=clock, ids=ids)
     accounts = Accounts(db=db, peppers={1: PEPPER}, clock=clock)
     keys = ApiKeys(
         db=db, pepper=Pepper(version=1, value=PEPPER), random_bytes=secrets.token_bytes, clock=clock, ids=ids
@@ -81,6 +84,7 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         accounts=accounts,
         keys=keys,
         sessions=sessions,
+        denials=denials,
         key_changes=key_changes,
         db=db,
         idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
@@ -97,6 +101,7 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
         clock=clock,
         ids=ids,
         checks={"postgres": db.ping},
+        on_denied=handler.note_denied,
     )
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
     try:
@@ -106,10 +111,12 @@ async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
             database=database,
             db=db,
             key_changes=key_changes,
+            denials=denials,
         )
     finally:
         stopping.set()
         await channel.close()
         await server.stop(1.0)
         await background
+        await sessions.close()
         await db.close()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
 from argon2 import PasswordHasher
 
+from services.auth import passwords as module
+from services.auth.errors import SignInBusy
 from services.auth.passwords import Passwords, hash_password
 
 
@@ -26,3 +33,62 @@ async def test_a_hash_under_older_parameters_is_made_anew() -> None:
     assert renewed is not None
     assert await passwords.verify(renewed, "right")
     assert await passwords.rehash(renewed, "right") is None
+
+
+class Hashing:
+    """Stands in for the work of a hash: runs until it may end, and counts."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.running = 0
+        self.at_once = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, *_values: str) -> bool:
+        with self._lock:
+            self.running += 1
+            self.at_once = max(self.at_once, self.running)
+        self.may_end.wait(30)
+        with self._lock:
+            self.running -= 1
+        return True
+
+
+@pytest.fixture
+def hashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hashing]:
+    work = Hashing()
+    monkeypatch.setattr(module, "_verify", work)
+    yield work
+    work.may_end.set()
+
+
+async def test_a_flood_waits_in_a_bounded_queue_and_familiar_people_pass_by(hashing: Hashing) -> None:
+    passwords = Passwords()
+    places = module.STRANGERS_AT_ONCE_MAX + module.STRANGERS_WAITING_MAX
+    strangers = [asyncio.create_task(passwords.verify("h", "p")) for _ in range(places + 20)]
+    await asyncio.wait(strangers, return_when=asyncio.FIRST_EXCEPTION, timeout=30)
+    familiar = asyncio.create_task(passwords.verify("h", "p", is_familiar=True))
+    await asyncio.sleep(0)
+    hashing.may_end.set()
+    assert await familiar
+    outcomes = await asyncio.gather(*strangers, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, SignInBusy)]
+    assert (len(refused), outcomes.count(True)) == (20, places)
+    assert refused[0].retry_after_seconds == module.BUSY_RETRY_SECONDS
+    assert hashing.at_once <= module.STRANGERS_AT_ONCE_MAX + module.FAMILIAR_AT_ONCE_MAX
+    passwords.close()
+
+
+async def test_callers_who_leave_do_not_make_room_for_more_work(hashing: Hashing) -> None:
+    passwords = Passwords()
+    for _ in range(30):
+        caller = asyncio.create_task(passwords.verify("h", "p"))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+    queue = passwords._strangers
+    assert queue._threads._work_queue.qsize() == 0
+    assert hashing.at_once <= module.STRANGERS_AT_ONCE_MAX
+    hashing.may_end.set()
+    assert await passwords.verify("h", "p")
+    passwords.close()
