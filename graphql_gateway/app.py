@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 from google.protobuf.descriptor import ServiceDescriptor
@@ -27,6 +28,9 @@ from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource
 from mesh.rpc.process_tokens import ProcessTokens
+
+ANYTHING: Final = "/{path:(?s:.*)}"
+"""Line feeds included: without the flag a path with `%0A` would be nobody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,7 @@ def build_gateway(
             web.get("/health/live", health.live),
             web.get("/health/ready", health.ready),
             web.get(OPENAPI_PATH, OpenApiView(routes).get),
-            web.route("*", "/{path:.*}", RestView(routes, calls).handle),
+            web.route("*", ANYTHING, RestView(routes, calls).handle),
         ]
     )
     return Gateway(app=app, channels=channels, health=health)

@@ -30,6 +30,7 @@ from graphql_gateway.failure import Failure
 from graphql_gateway.identity import IdentityKind
 from graphql_gateway.scope import RequestScope
 from graphql_gateway.sign_ins import Attempt, SignIns
+from graphql_gateway.text import check_message
 from mesh.ids import IdSource
 from mesh.rpc.access import CredentialsInvalid
 
@@ -145,6 +146,7 @@ class Calls:
         Raises:
             Failure: It did not work, in public words.
         """
+        check_message(request)
         metadata = self._metadata(rpc, scope)
         attempt = self._count_change(rpc, request, scope) if rpc.changes_something else None
         call = self._callable(rpc)

@@ -29,7 +29,14 @@ from aiohttp import http_exceptions, web
 from graphql_gateway import errors, metrics
 from graphql_gateway.addresses import Network, is_trusted, network_of
 from graphql_gateway.failure import Failure
-from graphql_gateway.http import HEAD_BYTES_MAX, REQUEST_ID_HEADER, fixed_headers, problem_bytes, problem_response
+from graphql_gateway.http import (
+    HEAD_BYTES_MAX,
+    REQUEST_ID_HEADER,
+    failure_of,
+    fixed_headers,
+    problem_bytes,
+    problem_response,
+)
 from graphql_gateway.traces import frames_of
 from mesh.ids import IdSource
 from mesh.rpc.errors import InternalError, RpcError
@@ -209,7 +216,9 @@ class EntranceProtocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; after an unreadable body the connection ends with it."""
+        """Send an answer: ours where it is an error page of aiohttp's. An unreadable body ends the connection."""
+        if isinstance(resp, web.HTTPException):
+            resp = self._problem(failure_of(resp), str(self._ids.uuid7()))
         if request.content.exception() is not None:
             resp.force_close()
         try:
@@ -234,14 +243,17 @@ class EntranceProtocol(web.RequestHandler):
         metrics.refused(failure.reason.lower())
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; there cannot be another")
-        response = problem_response(failure, request_id)
-        response.headers.update({**fixed_headers(hsts=self._hsts), REQUEST_ID_HEADER: request_id})
-        response.force_close()
-        return response
+        return self._problem(failure, request_id)
 
     def log_exception(self, *_arguments: Any, **named: Any) -> None:
         """Log where a connection failed, and nothing of what it carried."""
         log.error("connection_failed", frames=frames_of(named.get("exc_info")))
+
+    def _problem(self, failure: Failure, request_id: str) -> web.Response:
+        response = problem_response(failure, request_id)
+        response.headers.update({**fixed_headers(hsts=self._hsts), REQUEST_ID_HEADER: request_id})
+        response.force_close()
+        return response
 
     def _is_idle(self) -> bool:
         return self._request_count == self._finished_count

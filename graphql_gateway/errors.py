@@ -55,6 +55,10 @@ class HeadTooSlow(errors.InvalidArgument):
     """The header fields did not arrive in time."""
 
 
+class ExpectationFailed(errors.InvalidArgument):
+    """The only expectation that can be met is 100-continue."""
+
+
 class TooManyConnections(errors.ResourceExhausted):
     """There are too many open connections from this address; close some, or use one for several requests."""
 

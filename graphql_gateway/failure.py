@@ -40,6 +40,7 @@ _HTTP_STATUS_BY_REASON: Final[Mapping[type[RpcError], int]] = {
     errors.MethodNotAllowed: 405,
     errors.BodyTooSlow: 408,
     errors.HeadTooSlow: 408,
+    errors.ExpectationFailed: 417,
     errors.HeadTooLarge: 431,
     errors.ContentEncodingNotSupported: 415,
     errors.BodyTooLarge: 413,

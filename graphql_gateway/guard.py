@@ -23,7 +23,15 @@ from graphql_gateway import errors, metrics
 from graphql_gateway.addresses import Network, client_address
 from graphql_gateway.admission import Admission
 from graphql_gateway.failure import Failure
-from graphql_gateway.http import HEAD_BYTES_MAX, REQUEST_ID_HEADER, ROUTE, SCOPE, fixed_headers, problem_response
+from graphql_gateway.http import (
+    HEAD_BYTES_MAX,
+    REQUEST_ID_HEADER,
+    ROUTE,
+    SCOPE,
+    failure_of,
+    fixed_headers,
+    problem_response,
+)
 from graphql_gateway.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
 from graphql_gateway.scope import RequestScope
 from graphql_gateway.traces import frames_of
@@ -109,8 +117,10 @@ class Guard:
             return await handler(request)
         except Failure as failure:
             return problem_response(failure, scope.request_id)
-        except Exception as error:
-            log.exception("request_crashed", frames=frames_of(error))
+        except web.HTTPException as error:
+            return problem_response(failure_of(error), scope.request_id)
+        except Exception as error:  # noqa: BLE001 - the outermost edge: nothing unexpected may get past it
+            _log_crash(error)
             return problem_response(Failure.internal(), scope.request_id)
 
     async def _admit(self, scope: RequestScope) -> None:
@@ -146,6 +156,11 @@ class Guard:
         scope = request.get(SCOPE)
         if scope is not None:
             response.headers[REQUEST_ID_HEADER] = scope.request_id
+
+
+def _log_crash(error: Exception) -> None:
+    """Log where it happened. `log.exception` would add the exception's words, and those may quote a secret."""
+    log.error("request_crashed", frames=frames_of(error))
 
 
 def _check_head(request: web.Request) -> None:

@@ -13,6 +13,8 @@ from aiohttp import web
 from graphql_gateway import errors
 from graphql_gateway.failure import Failure
 from graphql_gateway.scope import RequestScope
+from graphql_gateway.text import check_json
+from mesh.rpc.errors import InternalError
 
 SCOPE: Final = web.RequestKey("scope", RequestScope)
 ROUTE: Final = web.RequestKey("route", str)
@@ -20,6 +22,7 @@ ROUTE: Final = web.RequestKey("route", str)
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 BODY_TIMEOUT_SECONDS: Final = 10.0
+INTEGER_DIGITS_MAX: Final = 40
 HEAD_BYTES_MAX: Final = 32 * 1024
 """Request line and header fields together."""
 
@@ -44,7 +47,7 @@ async def read_json_object(request: web.Request) -> Any:
     """Return the JSON body: an object, or a list, which is for the caller to refuse.
 
     Raises:
-        Failure: It is of another media type, too large, or not that.
+        Failure: It is of another media type, too large, or not that; or it holds text that no service can take.
     """
     if request.content_type != "application/json":
         raise Failure.of(errors.MediaTypeNotSupported())
@@ -59,12 +62,19 @@ async def read_json_object(request: web.Request) -> Any:
     except (web.RequestPayloadError, ConnectionError):
         raise Failure.of(errors.BodyNotReadable()) from None
     try:
-        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_int=_read_integer)
     except (ValueError, RecursionError):
         raise Failure.of(errors.BodyNotReadable()) from None
     if not isinstance(parsed, dict | list):
         raise Failure.of(errors.BodyNotReadable())
+    if b"\\u" in body:
+        check_json(parsed)
     return parsed
+
+
+def _read_integer(digits: str) -> int | float:
+    """Read an integer; one that no field can hold becomes infinite, so that its field is named instead of the body."""
+    return int(digits) if len(digits) <= INTEGER_DIGITS_MAX else math.inf
 
 
 def _refuse(constant: str) -> None:
@@ -94,6 +104,15 @@ def problem_response(failure: Failure, request_id: str) -> web.Response:
         content_type="application/problem+json",
         headers=failure_headers(failure),
     )
+
+
+def failure_of(error: web.HTTPException) -> Failure:
+    """Return the failure that stands for an error page of the library's."""
+    if error.status == 404:
+        return Failure.of(errors.RouteNotFound())
+    if error.status == 417:
+        return Failure.of(errors.ExpectationFailed())
+    return Failure.of(errors.RequestNotReadable() if error.status < 500 else InternalError())
 
 
 def problem_bytes(failure: Failure, request_id: str, *, hsts: bool) -> bytes:

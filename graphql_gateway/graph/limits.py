@@ -18,9 +18,12 @@ from typing import Any, Final
 from graphql import (
     DocumentNode,
     FieldNode,
+    FloatValueNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
     IntValueNode,
+    ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     SelectionNode,
     SelectionSetNode,
@@ -32,12 +35,14 @@ from graphql_gateway import errors
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.relay import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from graphql_gateway.graph.rpcs import FIELDS
-from mesh.rpc.errors import RpcError
+from mesh.rpc.errors import FieldViolation, InvalidFields, RpcError
 
 RPC_COST: Final = 10
 INTROSPECTING: Final = 0
 """Stands for the depth of everything below `__schema` and `__type`."""
 
+PAGE_SIZE_DIGITS: Final = len(str(PAGE_SIZE_MAX))
+NUMBER_LENGTH_MAX: Final = 40
 LEVELS_MAX: Final = 40
 """Selections inside selections, fragments included."""
 
@@ -79,6 +84,8 @@ class _Walk:
 
     def operation(self, operation: OperationDefinitionNode) -> None:
         self._defaults = {one.variable.name.value: one.default_value for one in operation.variable_definitions or ()}
+        for name, default in self._defaults.items():
+            _check_numbers(default, name)
         self._count_directives(operation)
         self._selections(operation.selection_set, depth=1, times=1)
 
@@ -111,6 +118,8 @@ class _Walk:
         if field.alias is not None:
             self._aliases += 1
             _check(self._aliases, self._limits.aliases_max, errors.TooManyAliases)
+        for argument in field.arguments or ():
+            _check_numbers(argument.value, argument.name.value)
         introspecting = depth == INTROSPECTING or name.startswith(_INTROSPECTION)
         if not introspecting:
             _check(depth, self._limits.depth_max, errors.QueryTooDeep)
@@ -136,12 +145,15 @@ class _Walk:
                 return PAGE_SIZE_DEFAULT
             number, value = self._variables.get(name), default if name not in self._variables else None
         if isinstance(value, IntValueNode):
-            number = int(value.value)
+            number = int(value.value) if len(value.value) <= PAGE_SIZE_DIGITS else PAGE_SIZE_MAX
         # A value that is no page size is refused by the resolver; here it must only not make anything cheaper.
         return number if isinstance(number, int) and 1 <= number <= PAGE_SIZE_MAX else PAGE_SIZE_MAX
 
     def _count_directives(self, node: Any) -> None:
-        self._directives += len(node.directives or ())
+        for directive in node.directives or ():
+            self._directives += 1
+            for argument in directive.arguments or ():
+                _check_numbers(argument.value, argument.name.value)
         _check(self._directives, self._limits.directives_max, errors.TooManyDirectives)
 
     def _spend(self, cost: int) -> None:
@@ -152,6 +164,20 @@ class _Walk:
 def _check(value: int, limit: int, error: type[RpcError]) -> None:
     if value > limit:
         raise Failure.of(error(metadata={"limit": str(limit)}))
+
+
+def _check_numbers(value: Any, name: str) -> None:
+    """Refuse numbers that are too long to be read; the library would fail on them instead of naming the argument."""
+    if isinstance(value, IntValueNode | FloatValueNode):
+        if len(value.value) > NUMBER_LENGTH_MAX:
+            wrong = FieldViolation(field=name, description=f"must have at most {NUMBER_LENGTH_MAX} digits")
+            raise Failure.of(InvalidFields(violations=[wrong]))
+    elif isinstance(value, ListValueNode):
+        for inner in value.values:
+            _check_numbers(inner, name)
+    elif isinstance(value, ObjectValueNode):
+        for member in value.fields:
+            _check_numbers(member.value, name)
 
 
 def _names(selections: SelectionSetNode | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -25,6 +26,7 @@ from mesh.rpc.errors import FieldViolation, InvalidFields
 PAGE_SIZE_MAX: Final = 100
 PAGE_SIZE_DEFAULT: Final = 50
 CURSOR_LENGTH_MAX: Final = 4_096
+_SKIP: Final = re.compile(r"[0-9]{1,3}")
 
 Item = TypeVar("Item")
 
@@ -156,7 +158,7 @@ def _page_behind(next_page_token: str) -> str | None:
 
 def _read_cursor(text: str) -> Cursor:
     skip, colon, page_token = (_decode(text) or "").partition(":")
-    if not colon or not (skip.isascii() and skip.isdecimal()) or not 0 <= int(skip) <= PAGE_SIZE_MAX:
+    if not colon or not _SKIP.fullmatch(skip) or int(skip) > PAGE_SIZE_MAX:
         raise _invalid("after", "is no cursor of this list")
     return Cursor(page_token=page_token, skip=int(skip))
 

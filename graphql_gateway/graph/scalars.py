@@ -30,11 +30,14 @@ def _read_decimal(value: Any) -> Decimal:
 def _read_time(value: Any) -> datetime:
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise GraphQLError("DateTime is a time as in RFC 3339, for example 2026-01-31T00:00:00Z.") from None
     if time.tzinfo is None:
         raise GraphQLError("DateTime needs an offset from UTC, for example 2026-01-31T00:00:00Z.")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise GraphQLError("DateTime lies between the years 1 and 9999, in UTC as well.") from None
 
 
 def _write_time(value: datetime) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+INT32_MIN: Final = -(2**31)
+INT32_MAX: Final = 2**31 - 1
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 _WELL_KNOWN_PREFIX: Final = "google.protobuf."
 _BOOLEANS: Final = {"true": True, "false": False}
 _WELL_KNOWN: Final = {
@@ -63,9 +67,16 @@ def value_of_text(field: FieldDescriptor, text: str) -> Any:
     message_name = field.message_type.full_name if field.message_type is not None else ""
     if field.type == FieldDescriptor.TYPE_BOOL or message_name == "google.protobuf.BoolValue":
         return _BOOLEANS.get(text, text)
-    if field.type == FieldDescriptor.TYPE_ENUM and text.lstrip("-").isdecimal():
+    if field.type == FieldDescriptor.TYPE_ENUM and _INTEGER.fullmatch(text):
         return int(text)
     return text
+
+
+def is_enum_number(field: FieldDescriptor, value: Any) -> bool:
+    """Say whether a value is no number, or one that an enum can have; a larger one would lose its upper bits."""
+    if field.enum_type is None or not isinstance(value, int | float) or isinstance(value, bool):
+        return True
+    return INT32_MIN <= value <= INT32_MAX
 
 
 def fits_parameter(field: FieldDescriptor) -> bool:

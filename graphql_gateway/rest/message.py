@@ -15,7 +15,15 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from graphql_gateway.failure import Failure
-from graphql_gateway.rest.fields import described, field_named, fields_along, fits_parameter, message_of, value_of_text
+from graphql_gateway.rest.fields import (
+    described,
+    field_named,
+    fields_along,
+    fits_parameter,
+    is_enum_number,
+    message_of,
+    value_of_text,
+)
 from graphql_gateway.rest.routes import Route
 from mesh.rpc.errors import InvalidFields, RpcError, Violations
 
@@ -121,10 +129,11 @@ class _Draft:
         Raises:
             Failure: INVALID_FIELDS.
         """
+        self._check_enums(self._descriptor, self._data, "")
         self._raise_if_any()
         try:
             return json_format.ParseDict(self._data, into)
-        except json_format.ParseError:
+        except (json_format.ParseError, ValueError, OverflowError):
             self._explain(self._descriptor, self._data, "")
             self._raise_if_any()
             # Each field is right on its own, so they contradict each other: two of one `oneof`.
@@ -144,6 +153,18 @@ class _Draft:
                 return
             data = inner
         data[along[-1].name] = value
+
+    def _check_enums(self, descriptor: Descriptor, data: Json, prefix: str) -> None:
+        """Note enum numbers of more than 32 bits: the library takes them and keeps the lower half."""
+        for name, value in data.items():
+            field = field_named(descriptor, name)
+            if field is None:
+                continue
+            inner = message_of(field)
+            if inner is not None and isinstance(value, dict):
+                self._check_enums(inner, value, f"{prefix}{name}.")
+            elif not all(is_enum_number(field, one) for one in (value if isinstance(value, list) else (value,))):
+                self._violations.add(f"{prefix}{name}", f"must be {described(field)}")
 
     def _explain(self, descriptor: Descriptor, data: Json, prefix: str) -> None:
         """Note every field of `data` that its message does not take."""
@@ -168,6 +189,6 @@ class _Draft:
 def _accepts(descriptor: Descriptor, name: str, value: Any) -> bool:
     try:
         json_format.ParseDict({name: value}, GetMessageClass(descriptor)())
-    except json_format.ParseError:
+    except (json_format.ParseError, ValueError, OverflowError):
         return False
     return True

@@ -314,6 +314,7 @@ async def test_a_crash_is_logged_by_place_and_not_by_word(
         assert PASSWORD not in await response.text()
     assert "builtins.ValueError" in logged()
     assert "graph/view.py" in logged()
+    assert "exc_info" not in logged(), "a traceback ends with the exception's words"
     assert PASSWORD not in logged()
 
 
