@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 from cli.stack import stack_file
 from cli.stack.layout import Layout
@@ -17,11 +18,9 @@ def test_a_clean_folder_needs_nothing(tmp_path):
 
 def test_a_stale_file_is_told_and_removed(tmp_path):
     layout = Layout(data_dir=tmp_path)
-    gone = os.fork()
-    if gone == 0:
-        os._exit(0)
-    os.waitpid(gone, 0)
-    layout.stack_file.write_text(json.dumps({"version": 1, "pids": {"edge": [gone]}}))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    layout.stack_file.write_text(json.dumps({"version": 1, "pids": {"edge": [ended.pid]}}))
     said = []
     stack_file.clear_leftovers(layout, said.append)
     assert len(said) == 1
