@@ -1,7 +1,7 @@
 # Tollway. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test test-full test-interpreter check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants migrate release-contract clean
+.PHONY: help run dev setup test test-full test-interpreter check proto proto-check lint types imports format unit lock bench bench-edge chaos mutants migrate docs release-contract clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -58,6 +58,7 @@ check: setup proto-check lint types imports unit ## Generated code, lint, types,
 proto-check: setup ## Generated code is fresh, the contract is linted and breaks no release
 	@$(BIN)/python proto/generate.py --check
 	@$(BIN)/python proto/access_table.py --check
+	@$(BIN)/python docs/variables.py --check
 	@$(BIN)/python proto/releases.py
 
 lint: setup ## ruff: lint and format
@@ -65,7 +66,7 @@ lint: setup ## ruff: lint and format
 	@$(BIN)/ruff format --check -q . || { echo "Run make format"; exit 1; }
 
 types: setup ## mypy, strict
-	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py proto/access_table.py proto/releases.py
+	@$(BIN)/mypy mesh contract services edge_proxy graphql_gateway cli demo bench proto/generate.py proto/access_table.py proto/releases.py docs/variables.py
 
 imports: setup ## import-linter
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
@@ -77,6 +78,9 @@ unit: setup ## Unit and architecture tests
 proto: setup ## Generate gen/python from the protos
 	@$(BIN)/python proto/generate.py
 	@$(BIN)/python proto/access_table.py
+
+docs: setup ## Write docs/variables.md from the settings classes and .env.example
+	@$(BIN)/python docs/variables.py
 
 release-contract: setup ## Keep the contract as a release that later ones may not break. VERSION=0.1.0
 	@test -n "$(VERSION)" || { echo "Which version? make release-contract VERSION=0.1.0"; exit 1; }

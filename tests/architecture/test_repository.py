@@ -94,3 +94,21 @@ def test_make_help_lists_every_target():
     assert [name for name in targets if not re.search(rf"^  {name} +\S", listed.stdout, re.MULTILINE)] == []
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets)
+
+
+def test_every_variable_says_what_it_means_and_shows_its_real_default():
+    page = (ROOT / "docs" / "variables.md").read_text()
+    rows = re.findall(r"^\| `(TOLLWAY_\w+)` \| [^|]+ \| ([^|]*) \| [^|]* \|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) > 60
+    assert [name for name, _, meaning in rows if not meaning.strip()] == []
+    defaults = {name: default.strip("`") for name, default, _ in rows}
+    shown = re.findall(
+        r"^(?:# )?(TOLLWAY_\w+)=(\S*)(?:[ \t]+# (.*))?$", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
+    wrong = [
+        name
+        for name, value, meaning in shown
+        if value and defaults[name] not in {"", "none", "must be given"} and not meaning.startswith("example")
+        if value.removesuffix(".0") != defaults[name].removesuffix(".0")
+    ]
+    assert wrong == []
