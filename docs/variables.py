@@ -1,7 +1,7 @@
 """Writes `docs/variables.md`: every variable, who reads it, its default and its bounds, from the settings classes.
 
-What a variable means stands beside it in `.env.example`, which people copy; this page repeats it. `make docs` writes the
-page anew, `--check` compares.
+What a variable means stands beside it in `.env.example`, which people copy; this page repeats it. `make docs` writes
+the page anew, `--check` compares.
 """
 
 from __future__ import annotations
