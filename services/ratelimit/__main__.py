@@ -5,7 +5,7 @@ from __future__ import annotations
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
 from contract.services import RATELIMIT
-from mesh.redis import RedisPipe
+from mesh.redis import redis_pipe
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.ratelimit.config import RateLimitSettings
 from services.ratelimit.counters import Counters, greeting
@@ -23,7 +23,7 @@ STOP_GRACE_SECONDS = 1.0
 def serve_api(context: ServiceContext[RateLimitSettings]) -> Role:
     """Wire decisions and policies, and what keeps both fed."""
     settings, db, clock = context.settings, context.db, context.clock
-    pipe = RedisPipe(
+    pipe = redis_pipe(
         settings.redis_url.get_secret_value(), timeout_seconds=settings.redis_timeout_ms / 1_000, greeting=greeting
     )
     policies, counters = Policies(db), Counters(pipe)

@@ -210,7 +210,8 @@ class Counters:
 
     async def _run(self, how: Command, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
         replies = await self._pipe.call(
-            [(*how, *call.arguments(seed_first=first)) for call, first in zip(calls, seed_first, strict=True)]
+            [(*how, *call.arguments(seed_first=first)) for call, first in zip(calls, seed_first, strict=True)],
+            [call.layout.live_prefix for call in calls],
         )
         return [_read(call, reply) for call, reply in zip(calls, replies, strict=True)]
 

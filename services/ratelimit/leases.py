@@ -19,6 +19,7 @@ from mesh.redis import Command, RedisPipe, RedisUnavailable, Reply
 LEASE_SECONDS: Final = 10
 RENEW_INTERVAL_SECONDS: Final = 3.0
 _KEY: Final = "rl:edges"
+_KEY_BYTES: Final = _KEY.encode()
 
 # On Redis' own clock, so that replicas agree. One key, so it lives on one node of a cluster.
 _RENEW: Final = """
@@ -67,7 +68,7 @@ class EdgeLeases:
     def release(self, lease: str) -> None:
         """End a lease; the count follows with the next renewal."""
         self._held.discard(lease)
-        self._pipe.call([("ZREM", _KEY, lease)]).add_done_callback(_forget)
+        self._pipe.call([("ZREM", _KEY, lease)], [_KEY_BYTES]).add_done_callback(_forget)
         self._changed.set()
 
     async def run(self) -> None:
@@ -88,7 +89,7 @@ class EdgeLeases:
 
     async def _renew(self) -> None:
         command: Command = ("EVAL", _RENEW, 1, _KEY, LEASE_SECONDS, *sorted(self._held))
-        (reply,) = await self._pipe.call([command])
+        (reply,) = await self._pipe.call([command], [_KEY_BYTES])
         if isinstance(reply, int):
             self._live_count = reply
             _LIVE.set(reply)

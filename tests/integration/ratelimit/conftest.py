@@ -22,7 +22,7 @@ from contract.windows import WindowScope
 from mesh.clock import SystemClock
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
-from mesh.redis import RedisPipe
+from mesh.redis import RedisPipe, redis_pipe
 from mesh.rpc.server import Server
 from services.ratelimit.counters import Counters, greeting
 from services.ratelimit.leases import EdgeLeases
@@ -96,7 +96,7 @@ async def replica(
         tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="ratelimit-test"
     )
     clock, ids = SystemClock(), RandomIds()
-    pipe = RedisPipe(redis_url, timeout_seconds=timeout_seconds, greeting=greeting)
+    pipe = redis_pipe(redis_url, timeout_seconds=timeout_seconds, greeting=greeting)
     policies, counters, usage = Policies(db), Counters(pipe), FakeUsage()
     leases = EdgeLeases(pipe=pipe, ids=ids)
 

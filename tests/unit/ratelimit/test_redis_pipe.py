@@ -7,7 +7,8 @@ import asyncio
 import hiredis
 import pytest
 
-from mesh.redis import RedisPipe, RedisUnavailable, _Wire
+from mesh.redis import RedisUnavailable, redis_pipe
+from mesh.redis.wire import Wire
 
 
 class Transport(asyncio.Transport):
@@ -25,9 +26,9 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
 
-async def opened(timeout_seconds: float = 10) -> tuple[_Wire, Transport]:
-    wire, transport = _Wire(timeout_seconds), Transport()
-    wire.connection_made(transport)
+async def opened(timeout_seconds: float = 10) -> tuple[Wire, Transport]:
+    wire, transport = Wire(timeout_seconds), Transport()
+    wire.serve(transport)
     return wire, transport
 
 
@@ -80,6 +81,6 @@ async def test_bytes_that_are_no_redis_give_the_connection_up() -> None:
 
 
 async def test_without_a_connection_calls_fail_at_once() -> None:
-    pipe = RedisPipe("redis://127.0.0.1:1/0")
+    pipe = redis_pipe("redis://127.0.0.1:1/0")
     with pytest.raises(RedisUnavailable):
         await pipe.ping()

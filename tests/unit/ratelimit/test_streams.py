@@ -36,7 +36,7 @@ class Pipe:
         self.replies = list(replies)
         self.commands: list[tuple[Any, ...]] = []
 
-    def call(self, commands: Sequence[tuple[Any, ...]]) -> asyncio.Future[list[Any]]:
+    def call(self, commands: Sequence[tuple[Any, ...]], keys: Sequence[bytes] = ()) -> asyncio.Future[list[Any]]:
         self.commands += commands
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         replies = [self.replies.pop(0) if self.replies else 1 for _ in commands]
