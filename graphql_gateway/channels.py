@@ -1,7 +1,7 @@
 """Channels to the services for calls in the name of whoever called the gateway.
 
-They add the request id and the trace, and **no credentials**: `mesh.rpc.client.Clients` would put the gateway's own
-name on a call that has none, and an anonymous request would reach a service as a trusted process.
+They are mesh's channels with the request id and the trace, and **no credentials**: `mesh.rpc.client.Clients` would put
+the gateway's own name on a call that has none, and an anonymous request would reach a service as a trusted process.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import grpc.aio
-import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from graphql_gateway.calls import service_name
 from mesh.config import ProcessSettings
-from mesh.observability import TRACEPARENT, current_traceparent
-from mesh.rpc.client import open_channel
-from mesh.rpc.interceptors import REQUEST_ID
+from mesh.rpc.client import open_channel, request_metadata
 
 
 class Channels:
@@ -32,7 +29,7 @@ class Channels:
         for service in services:
             address = getattr(settings, f"{service_name(service)}_address", None)
             if address is not None:
-                self._by_service[str(service.full_name)] = open_channel(address, service, _metadata)
+                self._by_service[str(service.full_name)] = open_channel(address, service, request_metadata)
 
     def find(self, service: ServiceDescriptor) -> grpc.aio.Channel | None:
         """Return the channel to a service, or None where this installation has none."""
@@ -46,14 +43,3 @@ class Channels:
         """Close them."""
         for channel in self._by_service.values():
             await channel.close(None)
-
-
-def _metadata() -> list[tuple[str, str]]:
-    pairs = []
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
-    if request_id:
-        pairs.append((REQUEST_ID, str(request_id)))
-    traceparent = current_traceparent()
-    if traceparent:
-        pairs.append((TRACEPARENT, traceparent))
-    return pairs

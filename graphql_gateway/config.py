@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from graphql_gateway.addresses import Network
 from graphql_gateway.admission import AdmissionLimits
 from graphql_gateway.entrance import EntranceLimits
-from graphql_gateway.graph.limits import QueryLimits
+from graphql_gateway.graph.cost import QueryLimits
 from mesh.config import ProcessSettings
 
 

@@ -13,7 +13,7 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
-from graphql_gateway.graph.limits import QueryLimits, limiter
+from graphql_gateway.graph.cost import QueryLimits, limiter
 from graphql_gateway.graph.mutation import Mutation
 from graphql_gateway.graph.query import Query
 from graphql_gateway.graph.scalars import SCALARS

@@ -115,14 +115,7 @@ class Clients:
 
     def metadata(self, service: str) -> list[tuple[str, str]]:
         """Return credentials for one service with the current request id and trace; streams must be given it."""
-        pairs = [("authorization", self._tokens.bearer(service))]
-        request_id = structlog.contextvars.get_contextvars().get("request_id")
-        if request_id:
-            pairs.append((REQUEST_ID, str(request_id)))
-        traceparent = current_traceparent()
-        if traceparent:
-            pairs.append((TRACEPARENT, traceparent))
-        return pairs
+        return [("authorization", self._tokens.bearer(service)), *request_metadata()]
 
     def verifier(self, clock: Clock) -> Verifier:
         """Return a verifier that asks `auth` for keys and service accounts."""
@@ -168,6 +161,18 @@ def service_account_principal(answer: auth_service_pb2.ResolveServiceAccountResp
         platform_roles=tuple(answer.platform_roles),
         token=token,
     )
+
+
+def request_metadata() -> list[tuple[str, str]]:
+    """Return the current request id and trace, and nobody's credentials."""
+    pairs = []
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id:
+        pairs.append((REQUEST_ID, str(request_id)))
+    traceparent = current_traceparent()
+    if traceparent:
+        pairs.append((TRACEPARENT, traceparent))
+    return pairs
 
 
 def forward(principal: Principal) -> list[tuple[str, str]]:

@@ -250,6 +250,42 @@ async def test_look_ups_of_one_query_are_one_call_each(gateway: RunningGateway, 
     assert sorted(backend.seen.names()) == ["GetOrganization", "ListApiKeys"]
 
 
+KEY_IDS = [global_id("ApiKey", str(ACME), str(key)) for key in KEYS]
+CALLS = {
+    "{ viewer { kind subjectId role } }": [],
+    "{ viewer { organization { name } } }": ["GetOrganization"],
+    "{ apiKeys(first: 5) { edges { node { name organization { name state } } } } }": ["GetOrganization", "ListApiKeys"],
+    "{ a: organization { name } b: organization { state } viewer { organization { name } } }": ["GetOrganization"],
+    f'{{ node(id: "{KEY_IDS[0]}") {{ id }} }}': ["GetApiKey"],
+    "{" + " ".join(f'k{n}: node(id: "{key}") {{ id }}' for n, key in enumerate(KEY_IDS)) + "}": ["BatchGetApiKeys"],
+    """{ usage(start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z", groupBy: [API_KEY]) {
+      rows { requestCount apiKey { name organization { name } } } } }""": [
+        "BatchGetApiKeys",
+        "GetOrganization",
+        "QueryUsage",
+    ],
+    """{ usage(start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z", groupBy: [API_KEY]) {
+      rows { requestCount group } } }""": ["QueryUsage"],
+    "{ plans { edges { node { name } } } limits { version } invoicePreview { planId } }": [
+        "GetPolicy",
+        "ListPlans",
+        "PreviewInvoice",
+    ],
+}
+
+
+@pytest.mark.parametrize("query", CALLS)
+@pytest.mark.parametrize("role", ["owner", "member"])
+async def test_a_query_makes_as_many_calls_as_it_has_kinds_of_things(
+    gateway: RunningGateway, backend: Backend, query: str, role: str
+) -> None:
+    answer = await gateway.graphql(query, token=backend.token(role=role))
+    if role == "owner":
+        assert "errors" not in answer, answer
+        assert sorted(backend.seen.names()) == CALLS[query]
+    assert len(backend.seen.names()) <= len(CALLS[query]), "a member's question is not walked page by page"
+
+
 async def test_one_request_does_not_see_what_another_looked_up(gateway: RunningGateway, backend: Backend) -> None:
     for _ in range(2):
         await gateway.graphql("{ organization { name } }", token=backend.token())

@@ -50,6 +50,30 @@ async def test_attacks_by_shape_reach_no_service(gateway: RunningGateway, backen
     assert backend.seen.calls == []
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("{ plans { ... @defer { pageInfo { hasNextPage } } } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ plans { edges @stream(initialCount: 0) { cursor } } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ plans @x @x { pageInfo { hasNextPage } } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query A { viewer { kind } } query A { viewer { kind } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }", "QUERY_TOO_DEEP"),
+        ("{ viewer { " + "kind " * 2_000 + "} }", "QUERY_TOO_LONG"),
+        ("subscription { viewer { kind } }", "INVALID_FIELDS"),
+        ("{ viewer { kind } } # " + "#" * 300_000, "BODY_TOO_LARGE"),
+        ("{ nothing" + "x" * 5_000 + " }", "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_what_graphql_offers_elsewhere_is_refused_here(
+    start_gateway: StartGateway, backend: Backend, query: str, reason: str
+) -> None:
+    gateway = await start_gateway(backend.address, environment="production")
+    answer = await gateway.graphql(query, token=backend.token())
+    assert code(answer) == reason
+    assert len(json.dumps(answer)) < 20_000, "an answer to nonsense is short"
+    assert backend.seen.calls == []
+
+
 async def test_a_query_deeper_than_the_parser_is_refused(start_gateway: StartGateway, backend: Backend) -> None:
     gateway = await start_gateway(backend.address, gateway_query_tokens_max=100_000)
     assert code(await gateway.graphql("{a" * 5_000 + "}" * 5_000)) == "QUERY_TOO_DEEP"

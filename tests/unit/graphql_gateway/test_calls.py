@@ -15,7 +15,8 @@ from tollway.billing.v1 import billing_service_pb2 as billing
 from graphql_gateway.admission import Admission, AdmissionLimits
 from graphql_gateway.calls import RPC_TIMEOUT_SECONDS, Calls, typed_rpc
 from graphql_gateway.failure import Failure
-from graphql_gateway.graph.rpcs import CREATE_API_KEY, CREATE_SESSION, GET_ORGANIZATION, LIST_PLANS
+from graphql_gateway.graph.accounts.rpcs import CREATE_API_KEY, CREATE_SESSION, GET_ORGANIZATION
+from graphql_gateway.graph.billing.rpcs import LIST_PLANS
 from graphql_gateway.health import HealthView
 from graphql_gateway.identity import ANONYMOUS, REFUSED
 from graphql_gateway.scope import RequestScope

@@ -8,7 +8,7 @@ import pytest
 from graphql import get_introspection_query, parse
 
 from graphql_gateway.failure import Failure
-from graphql_gateway.graph.limits import QueryLimits, check_query
+from graphql_gateway.graph.cost import QueryLimits, check_query
 
 LIMITS = QueryLimits(depth_max=5, aliases_max=3, directives_max=2, cost_max=500)
 

@@ -16,10 +16,11 @@ from tollway.options.v1 import access_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from graphql_gateway.failure import Failure
+from graphql_gateway.graph.accounts.loaders import API_KEYS_AT_ONCE_MAX
 from graphql_gateway.graph.answer import to_answer
 from graphql_gateway.graph.context import GraphContext
-from graphql_gateway.graph.limits import QueryLimits
-from graphql_gateway.graph.loaders import API_KEYS_AT_ONCE_MAX, Loaders
+from graphql_gateway.graph.cost import QueryLimits
+from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.scalars import SCALARS, Decimal, Int64
 from graphql_gateway.graph.schema import build_schema

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import strawberry
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 from strawberry.scalars import JSON
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.options.v1 import access_pb2
@@ -17,6 +16,7 @@ from tollway.options.v1 import access_pb2
 from graphql_gateway.graph.context import Info
 from graphql_gateway.graph.fields import field
 from graphql_gateway.graph.relay import Node, global_id
+from graphql_gateway.graph.times import from_timestamp, optional_time
 from graphql_gateway.identity import Identity, IdentityKind
 
 
@@ -227,13 +227,3 @@ class RevokeApiKeyPayload:
     """The answer of revokeApiKey."""
 
     api_key: ApiKey
-
-
-def from_timestamp(time: Timestamp) -> datetime:
-    """Return an aware instant."""
-    return time.ToDatetime(tzinfo=UTC)
-
-
-def optional_time(proto: Any, field: str) -> datetime | None:
-    """Return an instant where the field is set."""
-    return from_timestamp(getattr(proto, field)) if proto.HasField(field) else None

@@ -1,0 +1,1 @@
+"""Organizations, people, API keys, the audit log: what `auth` owns."""
