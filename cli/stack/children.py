@@ -23,7 +23,8 @@ from cli.stack import StackError
 from cli.stack.parts import Part
 from cli.stack.process import die_with_parent, last_line
 
-READY_SECONDS_MAX: Final = 60.0
+# On a busy machine nine interpreters that start together take half a minute.
+READY_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 15.0
 PROBE_SECONDS_MAX: Final = 2.5  # a health check of a process may take two seconds
 POLL_SECONDS: Final = 0.05

@@ -11,7 +11,7 @@ import pytest
 from cli.stack.servers import redis_program
 from tests.support.stack import running_stack
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def ask_edge(stack):

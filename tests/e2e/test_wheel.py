@@ -16,7 +16,7 @@ from tests.support.folders import open_folder
 from tests.support.stack import running_stack
 from tests.support.wheelhouse import make_wheelhouse
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where a file of the repository lies inside the wheel, by its first folder.

@@ -21,8 +21,8 @@ from cli.stack.secrets import load
 from mesh.config import ProcessSettings
 from mesh.rpc.client import Clients
 
-START_TIMEOUT_SECONDS = 120.0
-STOP_TIMEOUT_SECONDS = 40.0
+START_TIMEOUT_SECONDS = 240.0
+STOP_TIMEOUT_SECONDS = 90.0
 POLL_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Client:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
 
-async def eventually(what: Callable[[], Awaitable[T]], is_it: Callable[[T], bool], timeout_seconds: float = 15) -> T:
+async def eventually(what: Callable[[], Awaitable[T]], is_it: Callable[[T], bool], timeout_seconds: float = 60) -> T:
     """Asks again until the answer is as wanted, and fails with the last one."""
     deadline = time.monotonic() + timeout_seconds
     while True:
