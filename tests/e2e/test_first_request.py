@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.stack import Client, eventually
 
-pytestmark = pytest.mark.xdist_group("e2e-first-request")
+pytestmark = [pytest.mark.xdist_group("e2e-first-request"), pytest.mark.timeout(600)]
 
 USAGE = """
 query($start: DateTime!, $end: DateTime!) {
