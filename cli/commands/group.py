@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cli.commands.edge import edge
 from cli.commands.events import events
 from cli.commands.migrate import migrate
 from cli.commands.seed import seed
@@ -16,5 +17,5 @@ def tollway() -> None:
     """Tollway: a gateway that meters every request and bills for it."""
 
 
-for command in (up, dev, status, migrate, seed, events):
+for command in (up, dev, status, migrate, seed, events, edge):
     tollway.add_command(command)

@@ -17,7 +17,7 @@ from edge_proxy.http1.server.protocol import ClientConnection
 from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.limiter.header_fields import limit_lines
 from edge_proxy.pipeline import problems
-from edge_proxy.pipeline.answers import DateLine, plain_answer, problem_answer
+from edge_proxy.pipeline.answers import CONNECTION_CLOSE, DateLine, plain_answer, problem_answer
 from edge_proxy.pipeline.exchange import Exchange, described
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.record import Recorder
@@ -25,6 +25,7 @@ from edge_proxy.process.metrics import WorkerMetrics
 
 # What proxies write down for a client that was gone before it had an answer; nobody was sent it.
 CLIENT_CLOSED_REQUEST: Final = 499
+NO_CONTENT: Final = 204
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Endings:
             problem,
             refused.detail,
             exchange.id_text,
-            headers=refused.headers + limits,
+            headers=refused.headers + limits + exchange.cors_lines,
             date=self._date.get(),
             keep_alive=exchange.keep_alive,
             with_body=exchange.head.method != "HEAD",
@@ -81,6 +82,25 @@ class Endings:
             problem = problems.UPSTREAM_BUSY
         log.warning("upstream_lost", **described(exchange), problem=problem.name, reason=reason_of(lost))
         await self.refuse(exchange, Refused(problem))
+
+    def preflight(self, exchange: Exchange) -> None:
+        """Answer a preflight: it has no key, so there is nothing to record."""
+        client = exchange.client
+        exchange.status = NO_CONTENT
+        exchange.duration_us = exchange.elapsed_us()
+        exchange.keep_alive = client.keeps_alive(exchange.head)
+        client.write(
+            b"".join(
+                (
+                    b"HTTP/1.1 204 No Content\r\n",
+                    self._date.get(),
+                    b"X-Request-Id: %b\r\n" % exchange.id_text.encode("ascii"),
+                    exchange.cors_lines,
+                    b"" if exchange.keep_alive else CONNECTION_CLOSE,
+                    b"\r\n",
+                )
+            )
+        )
 
     async def break_off(self, exchange: Exchange) -> None:
         """Reset the client's connection inside an answer."""

@@ -38,6 +38,8 @@ class Exchange:
     policy: CompiledPolicy | None = None
     verdict: ratelimit.Verdict | None = None
     is_admitted_by_limiter: bool = False
+    cors_lines: bytes = b""
+    is_preflight: bool = False
     is_recordable: bool = True
     is_started: bool = False
     has_upstream_answer: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -27,10 +27,10 @@ from edge_proxy.pipeline.problems import Refused, refused_by_server
 from edge_proxy.pipeline.route import Router
 from edge_proxy.pipeline.tracing import span
 from edge_proxy.process.metrics import WorkerMetrics
+from edge_proxy.routing.overlaps import HEALTH_PATHS
 from edge_proxy.usage.journal.writer import JournalBroken
 from mesh.ids import IdSource
 
-HEALTH_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 log = structlog.get_logger()
 
 
@@ -130,6 +130,9 @@ class Pipeline:
 
     async def _pass_through(self, exchange: Exchange) -> None:
         route = self._router.find(exchange)
+        if exchange.is_preflight:
+            self._endings.preflight(exchange)
+            return
         if route.needs_key:
             await self._authenticator.authenticate(exchange, route)
         self._admission.check_room(exchange, route, self.in_flight)

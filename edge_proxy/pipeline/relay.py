@@ -21,6 +21,8 @@ from edge_proxy.pipeline.record import Recorder
 from edge_proxy.routing.routes import Route
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+# Where a route has CORS rules, the upstream's own would contradict them.
+_CORS_PREFIX: Final = b"access-control-"
 CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
@@ -93,14 +95,18 @@ class Relay:
         limits = b""
         if exchange.verdict is not None:
             limits = limit_lines(exchange.policy, exchange.verdict, self._now_us() / 1e6)
+        lines = forwarded_fields(connection.fields, date=self._date.get())
+        if exchange.cors_lines:
+            lines = [line for line in lines if line[: len(_CORS_PREFIX)].lower() != _CORS_PREFIX]
         return b"".join(
             (
                 b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)),
-                *forwarded_fields(connection.fields, date=self._date.get()),
+                *lines,
                 framing,
                 VIA,
                 b"X-Request-Id: %b\r\n" % exchange.id_text.encode("ascii"),
                 limits,
+                exchange.cors_lines,
                 b"" if exchange.keep_alive else CONNECTION_CLOSE,
                 b"\r\n",
             )

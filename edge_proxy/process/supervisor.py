@@ -66,6 +66,7 @@ class Supervisor:
         self._workers: dict[int, WorkerProcess] = {}
         self._exposition = Exposition()
         self._routes_path = settings.edge_data_dir / "routes.in-force.yaml"
+        self._refused = ""
 
     async def run(self) -> None:
         """Serve until told to stop, then let every worker drain."""
@@ -86,6 +87,7 @@ class Supervisor:
             self._take_routes()
         except routes_file.RoutesFileError as error:
             self._exposition.count("tollway_edge_reloads_refused_total")
+            self._refused = f"routes: the file on disk was refused: {error.violations[0]}"
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
             return
         for worker in self._workers.values():
@@ -102,6 +104,7 @@ class Supervisor:
         temporary = self._routes_path.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._routes_path)
+        self._refused = ""
 
     async def _keep(self, index: int) -> None:
         """Keep one worker running."""
@@ -220,6 +223,8 @@ class Supervisor:
         degraded = sorted({reason for worker in workers for reason in worker.report.get("degraded", [])})
         if is_ready and sum(1 for worker in workers if worker.report.get("ready")) < expected:
             degraded.append("edge: not every worker is ready")
+        if self._refused:
+            degraded.append(self._refused)
         body = {"status": "ready" if is_ready else "not ready", "degraded": degraded}
         return web.json_response(body, status=200 if is_ready else 503)
 

@@ -48,6 +48,7 @@ from edge_proxy.pipeline.record import Recorder
 from edge_proxy.pipeline.relay import Relay
 from edge_proxy.pipeline.route import Router
 from edge_proxy.process.metrics import WorkerMetrics
+from edge_proxy.process.routes_in_force import RoutesInForce
 from edge_proxy.routing import file as routes_file
 from edge_proxy.routing.routes import RouteTable
 from edge_proxy.usage.journal.writer import JournalWriter
@@ -91,6 +92,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._routes_path = routes_path
+        self._routes_in_force = RoutesInForce(settings.edge_config, routes_file.read_text(routes_path))
         self._journals = settings.edge_data_dir / "journal"
         ids = RandomIds()
         self._clients = Clients(settings, process=PROCESS_NAME)
@@ -167,20 +169,25 @@ class Worker:
             self._sender.run(),
             self._key_saver.run(),
             self._measure_lag(),
+            self._routes_in_force.watch(),
         )
         return [tasks.create_task(coroutine) for coroutine in coroutines]
 
     def reload(self) -> None:
         """Read the routes file again; a wrong one changes nothing."""
         try:
-            table = routes_file.read(self._routes_path)
+            text = routes_file.read_text(self._routes_path)
+            table = routes_file.parse(text, os.environ)
             before, after = self._router.generation, generation.build(table, self._sweep, self._router.generation)
-        except routes_file.RoutesFileError as error:
+        except (routes_file.RoutesFileError, ValueError, OSError) as error:
+            violations = error.violations if isinstance(error, routes_file.RoutesFileError) else [str(error)]
             self.metrics.counters["reloads_refused"] += 1
-            log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
+            self._routes_in_force.check()
+            log.error("routes_refused", violations=violations)  # noqa: TRY400 - the reason says it all
             return
         self._router.generation = after
         generation.retire(before, after)
+        self._routes_in_force.take(text)
         self.metrics.counters["reloads"] += 1
         log.info("routes_loaded", routes=len(table.routes))
 
@@ -208,6 +215,8 @@ class Worker:
             reasons.append("keys: changes cannot be written to the disk")
         if not self._limiter.is_healthy:
             reasons.append("ratelimit: decisions are made locally")
+        if self._routes_in_force.reason:
+            reasons.append(self._routes_in_force.reason)
         if not self._sink.is_available:
             reasons.append("metering: events wait in the journal")
         return reasons

@@ -11,19 +11,34 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
+from edge_proxy.http1.client.origin import parse_origin
 from edge_proxy.http1.target import NotNormal, normal_path, without_parameters
-from edge_proxy.routing.routes import Case, LimiterAway, Route, RouteTable, Upstream, compile_table
+from edge_proxy.routing import document
+from edge_proxy.routing.cors import ANY_ORIGIN, Cors
+from edge_proxy.routing.overlaps import Overlaps
+from edge_proxy.routing.routes import COMMON_METHODS, Case, LimiterAway, Route, RouteTable, Upstream, compile_table
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+|\{[a-z][a-z0-9_]*\}")
-_HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9\-.]*[a-z0-9])?(?::\d{1,5})?")
-_METHOD: Final = re.compile(r"[A-Z]+")
+_HOST: Final = re.compile(
+    r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?(?::\d{1,5})?"
+)
+_PREFIX: Final = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)+")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._\[\]:]+")
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_NAME_RULE: Final = "a name has 1 to 64 letters, digits, `_`, `.` or `-` and begins with a letter or digit"
+# What the parser of requests knows, without CONNECT, which a proxy of this kind refuses.
+METHODS: Final = COMMON_METHODS | {
+    *("TRACE", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND"),
+    *("UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE"),
+    *("MKCALENDAR", "LINK", "UNLINK", "SOURCE"),
+}
 _ROUTE_ID: Final = r"^[a-z][a-z0-9_\-]{0,63}$"
 ROUTES_MAX: Final = 10_000
 # A path's template is part of every event, and events have a bound.
@@ -57,15 +72,7 @@ class UpstreamEntry(_Strict):
     @field_validator("urls")
     @classmethod
     def _urls_are_origins(cls, urls: list[str]) -> list[str]:
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise ValueError(f"{url!r} is not http://host[:port] or https://host[:port]")
-            if parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
-                raise ValueError(f"{url!r} must be an origin; a prefix belongs to the route's rewrite")
-            if parts.port is not None and not 0 < parts.port < 65_536:
-                raise ValueError(f"{url!r} has no such port")
-        return urls
+        return [parse_origin(url).url for url in urls]
 
 
 class MatchEntry(_Strict):
@@ -82,15 +89,15 @@ class MatchEntry(_Strict):
         for host in hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is not a lower-case host name, optionally with a leading `*.`")
-        return hosts
+        return _each_once(hosts)
 
     @field_validator("methods")
     @classmethod
-    def _methods_are_tokens(cls, methods: list[str]) -> list[str]:
+    def _methods_can_be(cls, methods: list[str]) -> list[str]:
         for method in methods:
-            if not _METHOD.fullmatch(method):
-                raise ValueError(f"{method!r} is not an upper-case method")
-        return methods
+            if method not in METHODS:
+                raise ValueError(f"no request can have the method {method!r}; methods are upper-case")
+        return _each_once(methods)
 
     @field_validator("path", "path_prefix")
     @classmethod
@@ -112,13 +119,58 @@ class MatchEntry(_Strict):
 class RewriteEntry(_Strict):
     """How the path changes on its way to the upstream."""
 
-    strip_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
-    add_prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] | None = None
+    strip_prefix: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
+    add_prefix: Annotated[str, Field(max_length=PATH_CHARACTERS_MAX)] | None = None
 
-    @field_validator("strip_prefix")
+    @field_validator("strip_prefix", "add_prefix")
     @classmethod
     def _prefix_is_normal(cls, prefix: str | None) -> str | None:
-        return prefix if prefix is None else _normal_template(prefix)
+        if prefix is None:
+            return None
+        if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
+            raise ValueError(f"{prefix!r} is not `/segment/...` of characters that a path may have")
+        return _normal_template(prefix)
+
+
+class CorsEntry(_Strict):
+    """What pages of other origins may do with a route."""
+
+    origins: Annotated[list[str], Field(min_length=1, max_length=100)]
+    methods: Annotated[list[str], Field(max_length=32)] = []
+    headers: Annotated[list[str], Field(max_length=100)] = ["Authorization", "Content-Type", "X-API-Key"]
+    expose_headers: Annotated[list[str], Field(max_length=100)] = []
+    credentials: bool = False
+    max_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = 600
+
+    @field_validator("origins")
+    @classmethod
+    def _origins_are_written_as_browsers_do(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is neither `*` nor scheme://host[:port] in lower case")
+        return _each_once(origins)
+
+    @field_validator("headers", "expose_headers")
+    @classmethod
+    def _headers_are_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not _FIELD_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a header field")
+        return names
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_can_be(cls, methods: list[str]) -> list[str]:
+        for method in methods:
+            if method not in METHODS:
+                raise ValueError(f"no request can have the method {method!r}; methods are upper-case")
+        return _each_once(methods)
+
+    @model_validator(mode="after")
+    def _credentials_need_named_origins(self) -> CorsEntry:
+        if self.credentials and ANY_ORIGIN in self.origins:
+            raise ValueError("`credentials` need origins by name, not `*`")
+        return self
 
 
 class TimeoutsEntry(_Strict):
@@ -145,6 +197,7 @@ class RouteEntry(_Strict):
     body_bytes_max: Annotated[int, Field(ge=0, le=1 << 40)] = 10 << 20
     path_parameters: Literal["refuse", "keep"] = "refuse"
     trailing_slash: Literal["same", "distinct"] = "same"
+    cors: CorsEntry | None = None
 
     @model_validator(mode="after")
     def _scopes_need_keys(self) -> RouteEntry:
@@ -184,42 +237,41 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, environment: Mapping[str, str]) -> RouteTable:
-    """Check and compile the text of a routes file."""
+    """Check and compile the text of a routes file.
+
+    Raises:
+        RoutesFileError: Something in it is wrong. Nothing of it may be used then.
+    """
     violations: list[str] = []
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RoutesFileError([f"not YAML: {' '.join(str(error).split())}"]) from None
-    document = _interpolate(document, environment, "", violations)
+        loaded = document.load(text, violations)
+    except document.NotYaml as error:
+        raise RoutesFileError([f"file: {error}"]) from None
+    loaded = document.interpolate(loaded, environment, _VARIABLE, "", violations)
     checked: RoutesFile | None = None
     try:
-        checked = RoutesFile.model_validate(document)
+        checked = RoutesFile.model_validate(loaded)
     except ValidationError as error:
-        violations += [f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors()]
+        violations += [f"{_dotted(each['loc'])}: {_told(each)}" for each in error.errors()]
     if checked is not None:
         violations += _cross_check(checked)
     if violations or checked is None:
-        raise RoutesFileError(violations)
+        raise RoutesFileError([document.one_line(violation) for violation in violations])
     upstreams = {name: _to_upstream(name, entry) for name, entry in checked.upstreams.items()}
     case = Case.GUARDED if checked.case is None else Case(checked.case)
     return compile_table([_to_route(entry, upstreams[entry.upstream]) for entry in checked.routes], upstreams, case)
 
 
-def _interpolate(value: Any, environment: Mapping[str, str], path: str, violations: list[str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _interpolate(v, environment, f"{path}.{k}".lstrip("."), violations) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(v, environment, f"{path}[{i}]", violations) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    missing = [name for name in _VARIABLE.findall(value) if name not in environment]
-    violations += [f"{path}: environment variable {name} is not set" for name in missing]
-    return _VARIABLE.sub(lambda found: environment.get(found[1], "http://unset.invalid"), value)
+def _told(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such field"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _cross_check(checked: RoutesFile) -> list[str]:
-    violations = []
+    violations = [f"upstreams.{name}: {_NAME_RULE}" for name in checked.upstreams if not _NAME.fullmatch(name)]
     seen: dict[str, int] = {}
+    overlaps = Overlaps(folds_case=checked.case == "insensitive")
     for index, route in enumerate(checked.routes):
         if route.upstream not in checked.upstreams:
             violations.append(f"routes[{index}].upstream: no upstream is called {route.upstream!r}")
@@ -229,6 +281,8 @@ def _cross_check(checked: RoutesFile) -> list[str]:
         strip = route.rewrite.strip_prefix
         if strip and not _starts_with_segments(route.match.path or route.match.path_prefix or "", strip):
             violations.append(f"routes[{index}].rewrite.strip_prefix: the matched path does not start with {strip!r}")
+        found = overlaps.add(index, route.match, is_slash_distinct=route.trailing_slash == "distinct")
+        violations += [f"routes[{index}].match: {what}" for what in found]
     return violations
 
 
@@ -246,6 +300,13 @@ def _normal_segment(segment: str) -> str:
     if not is_plain:
         raise ValueError(f"{segment!r} has a `;`, which begins parameters and never belongs to a route's path")
     return normal[1:]
+
+
+def _each_once(values: list[str]) -> list[str]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice")
+    return values
 
 
 def _starts_with_segments(path: str, prefix: str) -> bool:
@@ -291,4 +352,21 @@ def _to_route(entry: RouteEntry, upstream: Upstream) -> Route:
         body_bytes_max=entry.body_bytes_max,
         keeps_parameters=entry.path_parameters == "keep",
         is_slash_distinct=entry.trailing_slash == "distinct",
+        cors=_to_cors(entry.cors, entry.match.methods) if entry.cors is not None else None,
+    )
+
+
+def _to_cors(entry: CorsEntry, route_methods: list[str]) -> Cors:
+    shared = "Access-Control-Allow-Credentials: true\r\n" if entry.credentials else ""
+    exposed = ["X-Request-Id", "RateLimit", "RateLimit-Policy", "Retry-After", *entry.expose_headers]
+    methods = entry.methods or route_methods or sorted(COMMON_METHODS)
+    preflight = (
+        f"{shared}Access-Control-Allow-Methods: {', '.join(methods)}\r\n"
+        f"Access-Control-Allow-Headers: {', '.join(entry.headers)}\r\n"
+        f"Access-Control-Max-Age: {entry.max_age_seconds}\r\n"
+    )
+    return Cors(
+        origins=frozenset(entry.origins),
+        actual_lines=f"{shared}Access-Control-Expose-Headers: {', '.join(exposed)}\r\n".encode("ascii"),
+        preflight_lines=preflight.encode("ascii"),
     )

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final
 
 from edge_proxy.http1.target import DEFAULT_PORT, folded
+from edge_proxy.routing.cors import Cors
 
 # What a route takes that names no methods.
 COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -75,6 +76,7 @@ class Route:
     body_bytes_max: int
     keeps_parameters: bool = False
     is_slash_distinct: bool = False
+    cors: Cors | None = None
 
     @property
     def path_template(self) -> str:

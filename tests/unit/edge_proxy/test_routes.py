@@ -124,7 +124,7 @@ def test_unset_variable_unreadable_file_and_bad_yaml_are_violations(tmp_path):
     assert violations("version: 1\nupstreams: {u: {urls: ['${NOPE}']}}\nroutes: []")[0].startswith(
         "upstreams.u.urls[0]"
     )
-    assert violations("a: [")[0].startswith("not YAML")
+    assert violations("a: [")[0].startswith("file: is not YAML")
     assert violations("") == ["file: Input should be a valid dictionary or instance of RoutesFile"]
     with pytest.raises(RoutesFileError):
         routes_file.read(tmp_path / "missing.yaml", {})
