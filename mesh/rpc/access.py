@@ -198,17 +198,29 @@ def authorize(rule: Rule, principal: Principal, request: Message | None) -> None
     Raises:
         RpcError: As the module's introduction says.
     """
+    authorize_caller(rule, principal)
+    if access_pb2.CALLER_ANYONE in rule.callers:
+        return
+    if principal.kind is not PrincipalKind.PROCESS:
+        _authorize_person(rule, principal, request)
+    elif rule.tenant_field and request is not None:
+        _tenant_of(rule, request)
+
+
+def authorize_caller(rule: Rule, principal: Principal) -> None:
+    """Let a kind of caller pass or raise; what the caller asks for plays no part.
+
+    Raises:
+        RpcError: As the module's introduction says.
+    """
     if access_pb2.CALLER_ANYONE in rule.callers:
         return
     if principal.kind is PrincipalKind.ANYONE:
         raise CredentialsMissing
     if principal.kind.value not in rule.callers:
         raise CallerNotAllowed(f"{principal.kind.name} {principal.subject}")
-    if principal.kind is PrincipalKind.PROCESS:
-        if principal.subject not in rule.processes:
-            raise CallerNotAllowed(f"process {principal.subject}")
-        return
-    _authorize_person(rule, principal, request)
+    if principal.kind is PrincipalKind.PROCESS and principal.subject not in rule.processes:
+        raise CallerNotAllowed(f"process {principal.subject}")
 
 
 def _authorize_person(rule: Rule, principal: Principal, request: Message | None) -> None:

@@ -1,21 +1,26 @@
 """What stands between the wire and every handler, in one interceptor so that its order cannot be got wrong.
 
 From the outside in: mask (an exception's text never reaches a caller; grpc.aio would send it word for word), context
-(request id and RPC bound to the logs), trace, credentials, access rule, handler. Each call ends in one log line and
-one observation, whatever happened.
+(request id and RPC bound to the logs), trace, credentials, access rule, fields, handler. Each call ends in one log line
+and one observation, whatever happened.
+
+A request whose bytes cannot be read is the caller's error. gRPC would answer UNKNOWN with the name of a class, outside
+of any interceptor. So a single request is read into either a message or the note that it cannot be, and the guard
+answers. A stream's request that cannot be read fails where the handler waits for it, inside the guard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 from opentelemetry import trace
 from prometheus_client import Counter, Histogram
@@ -25,16 +30,21 @@ from mesh.ids import IdSource
 from mesh.observability import TRACEPARENT, span
 from mesh.rpc.access import (
     AccessRules,
+    CredentialsInvalid,
     OrganizationNotFound,
     Principal,
     PrincipalKind,
+    Rule,
     Verifier,
     authorize,
+    authorize_caller,
     current_principal,
     set_principal,
 )
-from mesh.rpc.errors import InternalError, PermissionDenied, RpcError, Unavailable
+from mesh.rpc.errors import InternalError, InvalidArgument, PermissionDenied, RpcError, Unavailable
+from mesh.rpc.fields import FieldChecks
 
+AUTHORIZATION: Final = "authorization"
 REQUEST_ID: Final = "x-request-id"
 REQUEST_ID_LENGTH_MAX: Final = 64
 _AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -47,6 +57,14 @@ log = structlog.get_logger()
 
 class DependencyUnavailable(Unavailable):
     """Something that this needs is away; try again."""
+
+
+class RequestUnreadable(InvalidArgument):
+    """The request's bytes are not a message of this RPC, or one of its strings is not UTF-8."""
+
+
+class _Unreadable:
+    """Stands for a request that could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +107,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         self._clock = clock
         self._ids = ids
         self._on_denied = on_denied
+        self._fields = FieldChecks()
 
     async def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler inside its guard."""
@@ -96,13 +115,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         rule = self._rules.find(details.method) if handler is not None else None
         if handler is None or rule is None:
             return handler
-        metadata = dict(details.invocation_metadata)
+        metadata = _Metadata(details.invocation_metadata)
         wrap = _WRAPPERS[bool(handler.request_streaming), bool(handler.response_streaming)]
         return wrap(self, handler, rule, metadata, details.method)
 
     @contextlib.asynccontextmanager
     async def guard(
-        self, rule: Any, metadata: dict[str, Any], path: str, context: Any, request: Any
+        self, rule: Rule, metadata: _Metadata, path: str, context: Any, request: Message | _Unreadable | None
     ) -> AsyncIterator[None]:
         """Run a handler's body: mask, context, trace, credentials, access."""
         started = self._clock.monotonic()
@@ -112,9 +131,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         code = grpc.StatusCode.OK
         try:
             with span(path, metadata.get(TRACEPARENT), kind=trace.SpanKind.SERVER):
-                principal = await self._verifier.principal(metadata.get("authorization"))
+                principal = await self._verifier.principal(metadata.authorization())
                 _bind(principal)
-                authorize(rule, principal, request)
+                self._admit(rule, principal, request)
                 yield
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
@@ -143,6 +162,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             Denied(principal=principal, path=path, failure=failure, metadata=metadata, peer=str(context.peer()))
         )
 
+    def _admit(self, rule: Rule, principal: Principal, request: Message | _Unreadable | None) -> None:
+        if isinstance(request, _Unreadable):
+            # Whoever may not call learns that and nothing else; without a request nobody's tenant can be compared.
+            authorize_caller(rule, principal)
+            raise RequestUnreadable
+        authorize(rule, principal, request)
+        if request is not None:
+            self._fields.check(request)
+
     def _observe(self, path: str, code: grpc.StatusCode, started: float, failure: RpcError | None) -> None:
         elapsed_seconds = self._clock.monotonic() - started
         _REQUESTS.labels(path, code.name).inc()
@@ -165,45 +193,91 @@ def _bind(principal: Principal) -> None:
         )
 
 
+class _Metadata(dict[str, Any]):
+    """A call's metadata by name."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self._authorizations = sum(name == AUTHORIZATION for name, _ in pairs)
+
+    def authorization(self) -> str | None:
+        """Return the credentials, if there are any.
+
+        Raises:
+            CredentialsInvalid: There are two; whoever reads the one may mean the other.
+        """
+        if self._authorizations > 1:
+            raise CredentialsInvalid("authorization comes twice")
+        return self.get(AUTHORIZATION)
+
+
+def _read_or_note(read: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Unreadable]:
+    def read_or_note(raw: bytes) -> Message | _Unreadable:
+        try:
+            return read(raw)
+        except DecodeError:
+            return _Unreadable()
+
+    return read_or_note
+
+
+def _read_or_raise(read: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
+    def read_or_raise(raw: bytes) -> Message:
+        try:
+            return read(raw)
+        except DecodeError as error:
+            raise RequestUnreadable from error
+
+    return read_or_raise
+
+
 async def _abort(context: Any, failure: RpcError) -> NoReturn:
     await context.abort_with_status(rpc_status.to_status(failure.to_status()))
     raise AssertionError
 
 
-def _unary_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+def _unary_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
     async def call(request: Any, context: Any) -> Any:
         async with guard.guard(rule, metadata, path, context, request):
             return await handler.unary_unary(request, context)
         raise AssertionError  # the guard has aborted
 
-    return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(
+        call, _read_or_note(handler.request_deserializer), handler.response_serializer
+    )
 
 
-def _unary_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+def _unary_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         async with guard.guard(rule, metadata, path, context, request):
             async for answer in handler.unary_stream(request, context):
                 yield answer
 
-    return grpc.unary_stream_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_stream_rpc_method_handler(
+        call, _read_or_note(handler.request_deserializer), handler.response_serializer
+    )
 
 
-def _stream_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+def _stream_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
     async def call(requests: Any, context: Any) -> Any:
         async with guard.guard(rule, metadata, path, context, None):
             return await handler.stream_unary(requests, context)
         raise AssertionError  # the guard has aborted
 
-    return grpc.stream_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+    return grpc.stream_unary_rpc_method_handler(
+        call, _read_or_raise(handler.request_deserializer), handler.response_serializer
+    )
 
 
-def _stream_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: dict[str, Any], path: str) -> Any:
+def _stream_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
     async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
         async with guard.guard(rule, metadata, path, context, None):
             async for answer in handler.stream_stream(requests, context):
                 yield answer
 
-    return grpc.stream_stream_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
+    return grpc.stream_stream_rpc_method_handler(
+        call, _read_or_raise(handler.request_deserializer), handler.response_serializer
+    )
 
 
 _WRAPPERS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {

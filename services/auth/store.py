@@ -8,8 +8,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
 from mesh.database.connection import Connection
 from mesh.database.sql import load
+from services.auth.errors import OrganizationNotFound
 from services.auth.model import (
     ApiKey,
     AuditEntry,
@@ -60,9 +63,12 @@ async def touch_keys(tx: Connection, digests: Sequence[bytes], now: datetime) ->
 
 
 async def insert_api_key(tx: Connection, api_key: ApiKey, *, digest: bytes, pepper_version: int) -> None:
-    """Store a new key."""
-    await tx.execute(
-        QUERIES["insert_api_key"],
+    """Store a new key.
+
+    Raises:
+        OrganizationNotFound: There is no such organization; the operator's people may name any.
+    """
+    values = (
         api_key.organization_id,
         api_key.api_key_id,
         digest,
@@ -77,6 +83,10 @@ async def insert_api_key(tx: Connection, api_key: ApiKey, *, digest: bytes, pepp
         api_key.create_time,
         api_key.expire_time,
     )
+    try:
+        await tx.execute(QUERIES["insert_api_key"], *values)
+    except asyncpg.ForeignKeyViolationError as error:
+        raise OrganizationNotFound(f"{api_key.organization_id}") from error
 
 
 async def lock_api_key(tx: Connection, organization_id: UUID, api_key_id: UUID) -> ApiKey | None:

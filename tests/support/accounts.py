@@ -30,10 +30,12 @@ class SeededOrganization:
     email: str
 
 
-async def seed_organization(dsn: str, name: str = "acme") -> SeededOrganization:
+async def seed_organization(dsn: str, name: str = "acme", organization_id: UUID | None = None) -> SeededOrganization:
     """Inserts an organization and its owner under the system role."""
     ids = RandomIds()
-    seeded = SeededOrganization(organization_id=ids.uuid7(), owner_id=ids.uuid7(), email=f"owner@{name}.example")
+    seeded = SeededOrganization(
+        organization_id=organization_id or ids.uuid7(), owner_id=ids.uuid7(), email=f"owner@{name}.example"
+    )
     now = datetime.now(UTC)
     connection = await asyncpg.connect(dsn)
     try:

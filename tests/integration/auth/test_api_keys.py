@@ -70,6 +70,15 @@ async def test_a_created_key_resolves_and_its_secret_is_not_stored(auth: Any, ac
     assert all(created.secret not in row[0] for row in rows)
 
 
+async def test_a_key_for_an_organization_that_is_not_there_is_not_found(auth: Any, acme: SeededOrganization) -> None:
+    token, _ = auth.signer.issue(
+        person_id=acme.owner_id, organization_id=acme.organization_id, role="owner", platform_roles=["admin"]
+    )
+    request = pb.CreateApiKeyRequest(organization_id=MISSING, name="ci")
+    error = await refusal(auth.stub.CreateApiKey(request, metadata=[("authorization", f"Bearer {token}")]))
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+
+
 async def test_creating_leaves_an_audit_entry_and_one_job(auth: Any, acme: SeededOrganization) -> None:
     created = await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
     log = await auth.stub.ListAuditEntries(

@@ -22,7 +22,7 @@ from mesh.rpc.errors import NotFound, Violations, from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from mesh.service.listener import HealthListener
-from tests.support.processes import PROCESS_KEYS, process_fields
+from tests.support.processes import PROCESS_KEYS, process_fields, process_metadata
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
 
@@ -267,3 +267,34 @@ async def test_the_listener_names_what_fails():
     finally:
         await listener.stop()
         await strict.stop()
+
+
+async def test_two_credentials_are_none(clients, signer):
+    request = auth.GetOrganizationRequest(organization_id=str(OWN))
+    twice = [*session(signer), *session(signer)]
+    error = await failure(clients.auth.GetOrganization(request, metadata=twice))
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
+
+
+@pytest.mark.parametrize("raw", [b"\xff" * 20, b"\x0a\x05\xed\xa0\x80ab", b"\x0a\x7f"])
+async def test_bytes_that_are_no_request_are_the_callers_error_and_name_no_class(server, signer, raw):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_unary("/tollway.auth.v1.AuthService/GetOrganization")
+        error = await failure(call(raw, metadata=session(signer)))
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_UNREADABLE")
+        assert "Error" not in error.message
+        nobody = await failure(call(raw))
+        assert nobody.reason == "CREDENTIALS_MISSING"
+
+
+async def test_bytes_that_are_no_request_on_a_stream_are_the_callers_error(server):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_stream("/tollway.auth.v1.AuthService/WatchKeys")
+        error = await failure(call(b"\xff" * 20, metadata=process_metadata("edge_proxy", "auth")).read())
+        assert error.reason == "REQUEST_UNREADABLE"
+
+
+async def test_a_wrong_field_is_named_before_the_handler_sees_it(clients, signer):
+    request = auth.ListAuditEntriesRequest(organization_id=str(OWN), page_token="a\0b")
+    error = await failure(clients.auth.ListAuditEntries(request, metadata=session(signer)))
+    assert [violation.field for violation in error.violations] == ["page_token"]

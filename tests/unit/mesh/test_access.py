@@ -4,6 +4,7 @@ from uuid import UUID
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from tollway.auth.v1 import auth_service_pb2 as auth
+from tollway.billing.v1 import billing_service_pb2 as billing
 from tollway.options.v1 import access_pb2
 
 from contract.services import SERVICES
@@ -86,6 +87,15 @@ def test_only_the_named_process_may_call():
     for caller in (Principal(kind=PrincipalKind.PROCESS, subject="billing"), person(access_pb2.ROLE_OWNER)):
         with pytest.raises(access.CallerNotAllowed):
             access.authorize(rule, caller, None)
+
+
+def test_a_process_names_a_tenant_properly_too():
+    rule = RULES.find("/tollway.billing.v1.BillingService/CreateSubscription")
+    cli = Principal(kind=PrincipalKind.PROCESS, subject="cli")
+    access.authorize(rule, cli, billing.CreateSubscriptionRequest(organization_id=str(OWN)))
+    for wrong in ("", "7", "\u0661" * 33):
+        with pytest.raises(InvalidFields):
+            access.authorize(rule, cli, billing.CreateSubscriptionRequest(organization_id=wrong))
 
 
 def test_health_needs_no_rule():
