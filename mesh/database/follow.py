@@ -86,9 +86,10 @@ async def _follow_once(
 ) -> None:
     connection = await asyncpg.connect(dsn, timeout=TIMEOUT_SECONDS, command_timeout=TIMEOUT_SECONDS)
     notices = _Notices()
-    beating = asyncio.create_task(_beat(connection, notices))
+    beating: asyncio.Task[None] | None = None
     try:
         await connection.add_listener(channel, notices.note)
+        beating = asyncio.create_task(_beat(connection, notices))
         cause = "connected"
         while True:
             payloads = frozenset[str]() if cause else await notices.take(refresh_seconds)
@@ -101,7 +102,8 @@ async def _follow_once(
                 await asyncio.sleep(PAUSE_SECONDS)
             cause = "" if payloads is None or payloads or cause else "refresh"
     finally:
-        beating.cancel()
+        if beating is not None:
+            beating.cancel()
         connection.terminate()
 
 

@@ -40,11 +40,12 @@ async def read_snapshot(call: Any, first: pb.WatchKeysResponse) -> list[pb.KeyGr
 
 
 async def changes_until(call: Any, state: int) -> set[bytes]:
-    """Reads changes up to one with a state; notices of what a test did before may still come first."""
-    while True:
-        grants = (await asyncio.wait_for(call.read(), 5)).grants
-        if {grant.state for grant in grants} == {state}:
-            return {grant.digest for grant in grants}
+    """Reads changes up to one with a state; what a test did before may come first, or in the same message."""
+    async with asyncio.timeout(20):
+        while True:
+            found = {grant.digest for grant in (await call.read()).grants if grant.state == state}
+            if found:
+                return found
 
 
 async def execute(auth: Any, sql: str, *values: Any) -> None:
