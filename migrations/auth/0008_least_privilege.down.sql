@@ -1,0 +1,18 @@
+DROP TRIGGER api_keys_stay_revoked ON api_keys;
+DROP FUNCTION refuse_restored_key();
+DROP POLICY system ON jobs;
+DROP POLICY tenant ON jobs;
+ALTER TABLE jobs NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE jobs DISABLE ROW LEVEL SECURITY;
+DROP POLICY system ON people;
+DROP POLICY tenant ON people;
+ALTER TABLE people NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE people DISABLE ROW LEVEL SECURITY;
+REVOKE UPDATE (data_key_version, response) ON idempotency_keys FROM tollway_auth;
+GRANT UPDATE ON idempotency_keys TO tollway_auth;
+REVOKE ALL ON api_keys FROM tollway_auth;
+GRANT SELECT, INSERT, UPDATE ON api_keys TO tollway_auth;
+REVOKE ALL ON service_accounts FROM tollway_auth;
+GRANT SELECT, INSERT, UPDATE ON service_accounts TO tollway_auth;
+GRANT INSERT, UPDATE, DELETE ON memberships TO tollway_auth;
+GRANT INSERT, UPDATE ON organizations TO tollway_auth;
