@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import SystemRandom
 from typing import Any, Final
@@ -181,7 +181,7 @@ class Worker:
 
     async def _bury(self, job: Job, lease_id: UUID, error: str) -> None:
         if job.kind in self._given_up:
-            await self._given_up[job.kind](job)
+            await self._given_up[job.kind](replace(job, last_error=error[:ERROR_LENGTH_MAX]))
         _ENDED.labels(job.kind, "dead").inc()
         log.error("job_dead", attempt=job.attempt_count, detail=error)
         await self._write("bury", job.job_id, lease_id, error[:ERROR_LENGTH_MAX])

@@ -31,7 +31,6 @@ class NotificationSettings(ServiceSettings):
     notification_metrics_listen: str = NOTIFICATION.metrics_address
     notification_dsn: SecretStr
     notification_system_dsn: SecretStr
-    notification_read_dsn: SecretStr | None = None
     notification_data_keys: VersionedKeys
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)]
     mail_from: Annotated[str, AfterValidator(_check_mailbox)]

@@ -98,9 +98,9 @@ class Delivery:
         await self._end(organization_id, email_id, EmailState.DELIVERED)
 
     async def give_up(self, job: jobs.Job) -> None:
-        """Note that an e-mail will not be delivered."""
+        """Note that an e-mail will not be delivered, and why."""
         organization_id, email_id = _ids(job)
-        await self._end(organization_id, email_id, EmailState.DEAD)
+        await self._end(organization_id, email_id, EmailState.DEAD, error=job.last_error)
 
     async def clean_up(self, _job: jobs.Job) -> None:
         """Remove what is kept for a while only."""
@@ -112,9 +112,9 @@ class Delivery:
                 before = self._clock.now() - DELIVERED_KEPT
                 removed = await store.remove_delivered(tx, before=before, limit=REMOVED_AT_ONCE_MAX)
 
-    async def _end(self, organization_id: UUID, email_id: UUID, state: EmailState) -> None:
+    async def _end(self, organization_id: UUID, email_id: UUID, state: EmailState, *, error: str | None = None) -> None:
         async with self._db.tenant(organization_id) as tx:
-            await store.end_email(tx, organization_id, email_id, state=state, now=self._clock.now())
+            await store.end_email(tx, organization_id, email_id, state=state, now=self._clock.now(), error=error)
 
 
 def _ids(job: jobs.Job) -> tuple[UUID, UUID]:

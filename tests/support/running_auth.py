@@ -54,10 +54,14 @@ class RunningAuth:
 
 
 @contextlib.asynccontextmanager
-async def running_auth(database: TestDatabase) -> AsyncIterator[RunningAuth]:
+async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -> AsyncIterator[RunningAuth]:
     clock, ids = SystemClock(), RandomIds()
     db = await Database.connect(
-        tenant_dsn=database.dsn("auth"), system_dsn=database.dsn("auth_system"), name="auth", pool_size_max=5
+        tenant_dsn=database.dsn("auth"),
+        system_dsn=database.dsn("auth_system"),
+        read_dsn=read_dsn,
+        name="auth",
+        pool_size_max=5,
     )
     signer = SessionSigner(seed=b"s" * 32, clock=clock, ids=ids)
     denials = Denials(db=db, clock=clock, ids=ids)

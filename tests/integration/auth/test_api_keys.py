@@ -16,6 +16,8 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from contract import key_format
 from mesh.rpc.errors import ReceivedError, from_grpc
 from tests.support.accounts import PEPPER, SeededOrganization, seed_key, seed_organization, seed_person
+from tests.support.postgres import TestDatabase, TestPostgres
+from tests.support.running_auth import running_auth
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -89,6 +91,38 @@ async def test_creating_leaves_an_audit_entry_and_one_job(auth: Any, acme: Seede
     assert entry.resource == f"api_key/{created.api_key.api_key_id}"
     assert entry.details["hint"] == created.api_key.hint
     assert await count(auth, "jobs") == 1
+
+
+@pytest.mark.parametrize("broken", ["mesh.jobs.enqueue", "mesh.secretbox.SecretBox.seal"])
+async def test_key_audit_entry_job_and_idempotency_key_are_there_together_or_not_at_all(
+    auth: Any, acme: SeededOrganization, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_values: Any, **_fields: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(broken, fail)
+    refused = await refusal(
+        auth.stub.CreateApiKey(create_request(acme, idempotency_key="k"), metadata=owner_of(auth, acme))
+    )
+    assert refused.code is grpc.StatusCode.INTERNAL
+    tables = ("api_keys", "audit_entries", "jobs", "idempotency_keys")
+    assert [await count(auth, table) for table in tables] == [0] * len(tables)
+
+
+async def test_queries_go_to_the_replica_where_there_is_one_and_changes_do_not(
+    postgres: TestPostgres, database: TestDatabase
+) -> None:
+    replica = await postgres.clone()
+    async with running_auth(database, read_dsn=replica.dsn("auth")) as auth:
+        acme = await seed_organization(database.dsn("auth_system"), "acme")
+        created = await auth.stub.CreateApiKey(create_request(acme), metadata=owner_of(auth, acme))
+        listed = await auth.stub.ListApiKeys(
+            pb.ListApiKeysRequest(organization_id=str(acme.organization_id)), metadata=owner_of(auth, acme)
+        )
+        request = pb.GetApiKeyRequest(organization_id=str(acme.organization_id), api_key_id=created.api_key.api_key_id)
+        refused = await refusal(auth.stub.GetApiKey(request, metadata=owner_of(auth, acme)))
+        assert (len(listed.api_keys), refused.reason, await count(auth, "api_keys")) == (0, "API_KEY_NOT_FOUND", 1)
+    await postgres.drop(replica)
 
 
 async def test_a_replay_gets_the_first_answer_secret_included(auth: Any, acme: SeededOrganization) -> None:

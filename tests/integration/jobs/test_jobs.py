@@ -107,7 +107,7 @@ async def test_a_commit_wakes_the_worker_before_it_polls(db: Database, monkeypat
 async def test_a_job_of_a_transaction_that_rolls_back_never_was(db: Database) -> None:
     with contextlib.suppress(ZeroDivisionError):
         async with db.tenant(ORGANIZATION) as tx:
-            await jobs.enqueue(tx, "greet", {}, job_id=IDS.uuid7())
+            await jobs.enqueue(tx, "greet", {}, job_id=IDS.uuid7(), organization_id=ORGANIZATION)
             raise ZeroDivisionError
     assert await states(db) == []
 
@@ -183,7 +183,12 @@ async def test_a_permanent_failure_is_not_tried_again(db: Database) -> None:
 
 async def test_a_job_with_a_known_dedupe_key_is_not_added(db: Database) -> None:
     async with db.tenant(ORGANIZATION) as tx:
-        added = [await jobs.enqueue(tx, "greet", {}, job_id=IDS.uuid7(), dedupe_key="2024-01-01") for _ in range(2)]
+        added = [
+            await jobs.enqueue(
+                tx, "greet", {}, job_id=IDS.uuid7(), organization_id=ORGANIZATION, dedupe_key="2024-01-01"
+            )
+            for _ in range(2)
+        ]
     assert added == [True, False]
     assert await states(db) == ["queued"]
 

@@ -162,6 +162,7 @@ async def test_a_mail_that_is_refused_for_good_ends_where_operators_see_it(
         await until(reaches(running, [("dead", "dead")]))
         async with running.db.system() as tx:
             assert await tx.fetchval("SELECT attempt_count FROM jobs") == 1
+            assert "550" in await tx.fetchval("SELECT last_error FROM emails")
 
 
 async def test_a_mail_server_that_stays_away_makes_a_dead_letter(database: TestDatabase, smtp_port: int) -> None:
