@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -141,7 +142,8 @@ async def _service(url: str, tasks: asyncio.TaskGroup) -> tuple[Any, Any]:
     from services.ratelimit.counters import Counters, greeting  # noqa: PLC0415
     from services.ratelimit.policies import Policies  # noqa: PLC0415
     from services.ratelimit.seeding import NoUsage, Seeder  # noqa: PLC0415
-    from services.ratelimit.service import DecisionService  # noqa: PLC0415
+
+    DecisionService = _found("DecisionService", "decisions", "service")  # noqa: N806 - a class
 
     # Before `redis_pipe` there was one class, which took no keys.
     made: Any = getattr(mesh.redis, "redis_pipe", None)
@@ -167,8 +169,7 @@ def _policy(number: int) -> Any:
     """Return four windows: two of the organization, a month, and one of the key."""
     from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb  # noqa: PLC0415
 
-    from services.ratelimit.convert import from_policy  # noqa: PLC0415
-
+    from_policy = _found("from_policy", "rpc.policies", "convert")
     bucket, month = pb.WINDOW_KIND_TOKEN_BUCKET, pb.WINDOW_KIND_CALENDAR_MONTH
     organization, key = pb.WINDOW_SCOPE_ORGANIZATION, pb.WINDOW_SCOPE_API_KEY
     return from_policy(
@@ -183,6 +184,14 @@ def _policy(number: int) -> Any:
             ],
         )
     )
+
+
+def _found(name: str, *modules: str) -> Any:
+    """Return what has moved between the trees from where it is in this one."""
+    for module in modules:
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(f"services.ratelimit.{module}"), name)
+    raise ImportError(name)
 
 
 def _batch(pb: Any) -> list[Any]:

@@ -7,14 +7,15 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 from contract.services import RATELIMIT
 from mesh.redis import redis_pipe
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
+from services.ratelimit.clients import MeteringUsage
 from services.ratelimit.config import RateLimitSettings
 from services.ratelimit.counters import Counters, greeting
+from services.ratelimit.decisions import DecisionService
 from services.ratelimit.leases import EdgeLeases
-from services.ratelimit.metering_usage import MeteringUsage
 from services.ratelimit.policies import Policies
-from services.ratelimit.rpc import RateLimitHandler
+from services.ratelimit.rpc.handler import RateLimitHandler
 from services.ratelimit.seeding import Seeder
-from services.ratelimit.service import DecisionService, PolicyService
+from services.ratelimit.service import PolicyService
 
 # Streams stay open until they are cut; what is in flight on them is done long before.
 STOP_GRACE_SECONDS = 1.0

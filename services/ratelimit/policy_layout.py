@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
-
 from contract.windows import CALENDAR_KINDS, Window, WindowKind, WindowScope, state_fields
-from services.ratelimit.convert import to_policy
 from services.ratelimit.model import Policy
 
 _WINDOW: Final = struct.Struct("<BBBBdd")
@@ -26,7 +23,6 @@ class PolicyLayout:
 
     Args:
         policy: As it was put.
-        message: As it goes to edges.
         spec: Its windows, for decide.lua, and `spec_format`, which unpacks them.
         formats: What unpacks the values of each scope.
         ttl_bases: Per scope, how long its token buckets matter, in milliseconds, and which calendar windows it has.
@@ -39,7 +35,6 @@ class PolicyLayout:
     """
 
     policy: Policy
-    message: pb.Policy
     spec: bytes
     spec_format: str
     headers: tuple[bytes, bytes, bytes]
@@ -61,7 +56,6 @@ def lay_out(policy: Policy) -> PolicyLayout:
     tag = policy.organization_id.hex.encode()
     return PolicyLayout(
         policy=policy,
-        message=to_policy(policy),
         spec=b"".join(_spec(window, slots[window.name]) for window in policy.windows),
         spec_format="<" + "BBBBdd" * len(policy.windows),
         headers=(_header(organization), _header(api_key), _header(route)),

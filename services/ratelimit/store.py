@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from contract.windows import Window, WindowKind, WindowScope
 from mesh.database import sql
 from mesh.database.connection import Connection
-from services.ratelimit.convert import from_document, to_document
 from services.ratelimit.model import Policy
 
 QUERIES: Final = sql.load(__package__)
@@ -35,3 +35,37 @@ async def list_policies(tx: Connection) -> list[Policy]:
 
 def _policy(row: Any) -> Policy:
     return from_document(row["organization_id"], row["version"], json.loads(row["windows"]))
+
+
+def from_document(organization_id: UUID, version: int, windows: list[dict[str, Any]]) -> Policy:
+    """Read a policy out of its row."""
+    return Policy(
+        organization_id=organization_id,
+        version=version,
+        windows=tuple(
+            Window(
+                name=window["name"],
+                kind=WindowKind[window["kind"]],
+                scope=WindowScope[window["scope"]],
+                limit=window["limit"],
+                period_seconds=window["period_seconds"],
+                counts_billable_only=window["counts_billable_only"],
+            )
+            for window in windows
+        ),
+    )
+
+
+def to_document(policy: Policy) -> list[dict[str, Any]]:
+    """Write a policy's windows for its row; kinds and scopes by name, so that the row explains itself."""
+    return [
+        {
+            "name": window.name,
+            "kind": window.kind.name,
+            "scope": window.scope.name,
+            "limit": window.limit,
+            "period_seconds": window.period_seconds,
+            "counts_billable_only": window.counts_billable_only,
+        }
+        for window in policy.windows
+    ]

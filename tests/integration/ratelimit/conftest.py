@@ -25,11 +25,12 @@ from mesh.ids import RandomIds
 from mesh.redis import RedisPipe, redis_pipe
 from mesh.rpc.server import Server
 from services.ratelimit.counters import Counters, greeting
+from services.ratelimit.decisions import DecisionService
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.policies import Policies
-from services.ratelimit.rpc import RateLimitHandler
+from services.ratelimit.rpc.handler import RateLimitHandler
 from services.ratelimit.seeding import Seeder, UsageUnavailable
-from services.ratelimit.service import DecisionService, PolicyService
+from services.ratelimit.service import PolicyService
 from tests.support.metering import verifier
 from tests.support.postgres import TestDatabase
 from tests.support.processes import process_metadata

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from services.ratelimit.convert import to_policy
+from services.ratelimit.rpc.policies import to_policy
 from tests.integration.ratelimit.conftest import replica
 from tests.support.postgres import TestDatabase
 from tests.support.ratelimit import API_KEY, bucket, month, policy

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from contract.windows import WindowScope
-from services.ratelimit.convert import to_policy
+from services.ratelimit.rpc.policies import to_policy
 from tests.integration.ratelimit.conftest import Running, replica
 from tests.support.postgres import TestDatabase
 from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, month, policy

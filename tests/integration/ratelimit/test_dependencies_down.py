@@ -17,7 +17,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 from cli.stack.ports import free_ports
 from cli.stack.servers.redis import RunningRedis, start_redis
 from mesh.redis import RedisUnavailable
-from services.ratelimit.convert import to_policy
+from services.ratelimit.rpc.policies import to_policy
 from tests.integration.ratelimit.conftest import Running, replica
 from tests.integration.ratelimit.test_decide_rpc import decision, kinds
 from tests.support.cut_off import cuttable

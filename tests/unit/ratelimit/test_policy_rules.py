@@ -5,8 +5,8 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from contract.windows import WindowScope
 from mesh.rpc.errors import InvalidFields, Violations
-from services.ratelimit.convert import from_document, from_policy, to_document, to_policy
-from services.ratelimit.policy_rules import check_policy
+from services.ratelimit.rpc.policies import check_policy, from_policy, to_policy
+from services.ratelimit.store import from_document, to_document
 from tests.support.ratelimit import bucket, day, month, policy
 
 GOOD = policy(bucket(60), month(1_000), day(5, WindowScope.API_KEY), version=3)

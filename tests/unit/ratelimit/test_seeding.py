@@ -17,13 +17,13 @@ from contract.calendar_windows import calendar_instant
 from contract.windows import WindowScope
 from mesh.clock import ManualClock
 from mesh.redis import RedisUnavailable
+from services.ratelimit.clients import MeteringUsage
 from services.ratelimit.counters import Answer, Call, Counters
-from services.ratelimit.metering_usage import MeteringUsage
+from services.ratelimit.decisions import DecisionService
 from services.ratelimit.model import UnseededWindow
 from services.ratelimit.policies import Policies
 from services.ratelimit.policy_layout import lay_out
 from services.ratelimit.seeding import NoUsage, Seeder, UsageUnavailable
-from services.ratelimit.service import DecisionService
 from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, month, policy
 
 NOW = datetime(2026, 11, 21, 2, 7, tzinfo=UTC)

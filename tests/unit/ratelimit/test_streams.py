@@ -17,15 +17,15 @@ from contract.windows import WindowScope
 from mesh.ids import SequenceIds
 from mesh.redis import RedisUnavailable
 from mesh.rpc.errors import InvalidFields
-from services.ratelimit.convert import to_policy
 from services.ratelimit.counters import Call, Counters
+from services.ratelimit.decisions import Decided
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.model import Policy
 from services.ratelimit.policies import Policies
 from services.ratelimit.policy_layout import PolicyLayout, lay_out
-from services.ratelimit.rpc import RateLimitHandler
-from services.ratelimit.service import Decided
+from services.ratelimit.rpc.handler import RateLimitHandler
+from services.ratelimit.rpc.policies import to_policy
 from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, month, policy
 
 
@@ -184,7 +184,7 @@ def test_keys_of_one_organization_carry_its_hash_tag_and_are_named_once() -> Non
 
 def test_an_older_policy_never_replaces_a_newer_one() -> None:
     policies = Policies(db=None)  # type: ignore[arg-type]
-    for version in (2, 1, 3, 3):
+    for version in (2, 1, 3, 3, 2):
         policies.take(policy(bucket(version), version=version))
     found = policies.find(ORGANIZATION.bytes)
     assert found is not None

@@ -1,4 +1,4 @@
-"""RateLimitService on the wire: protos in and out, nothing else.
+"""Decisions on the wire.
 
 A Decide stream is read on and on; every batch becomes a task, and answers leave in the order in which they are ready.
 At most `BATCHES_IN_FLIGHT_MAX` batches of a stream are worked on; beyond that it is not read, which the edge feels as
@@ -10,19 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
-from uuid import UUID
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
-from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as pb_grpc
 
-from mesh.observability import span
-from mesh.rpc.errors import Violations
-from services.ratelimit.convert import from_policy, to_policy
+from mesh.observability import is_sampled, span
+from services.ratelimit.decisions import DecisionService
 from services.ratelimit.errors import DecisionBatchTooLarge
 from services.ratelimit.leases import EdgeLeases
 from services.ratelimit.policy_layout import PolicyLayout
-from services.ratelimit.policy_rules import check_policy
-from services.ratelimit.service import DecisionService, PolicyService
+from services.ratelimit.rpc.policies import to_policy
 
 DECISIONS_PER_BATCH_MAX: Final = 1_000
 BATCHES_IN_FLIGHT_MAX: Final = 64
@@ -30,18 +26,16 @@ POLICIES_REMEMBERED_MAX: Final = 100_000
 TRACES_LINKED_MAX: Final = 32
 
 
-class RateLimitHandler(pb_grpc.RateLimitServiceServicer):
-    """Handles RateLimitService.
+class DecideRpcs:
+    """Handles Decide.
 
     Args:
         decisions: Decides.
-        policies: Puts and gets policies.
         leases: Counts edges.
     """
 
-    def __init__(self, *, decisions: DecisionService, policies: PolicyService, leases: EdgeLeases) -> None:
+    def __init__(self, decisions: DecisionService, leases: EdgeLeases) -> None:
         self._decisions = decisions
-        self._policies = policies
         self._leases = leases
 
     async def Decide(self, request_iterator: AsyncIterator[pb.DecideRequest], context: Any) -> AsyncIterator[Any]:
@@ -57,23 +51,6 @@ class RateLimitHandler(pb_grpc.RateLimitServiceServicer):
             reader.cancel()
             stream.cancel()
             self._leases.release(lease)
-
-    async def PutPolicy(self, request: pb.PutPolicyRequest, context: Any) -> pb.Policy:
-        """Put a policy in force."""
-        wrong = Violations()
-        check_policy(request.policy, wrong)
-        wrong.raise_if_any()
-        return to_policy(await self._policies.put(from_policy(request.policy)))
-
-    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Any) -> pb.Policy:
-        """Get the policy in force."""
-        wrong = Violations()
-        try:
-            organization_id = UUID(request.organization_id)
-        except ValueError:
-            wrong.add("organization_id", "must be a UUID")
-        wrong.raise_if_any()
-        return to_policy(await self._policies.get(organization_id))
 
 
 class _Stream:
@@ -107,8 +84,8 @@ class _Stream:
             task.cancel()
 
     async def _decide(self, request: pb.DecideRequest) -> None:
-        traceparents = [each.traceparent for each in request.decisions if each.traceparent][:TRACES_LINKED_MAX]
-        with span("ratelimit.decide", next(iter(traceparents), None), links=traceparents[1:]):
+        traceparents = [each.traceparent for each in request.decisions if is_sampled(each.traceparent)]
+        with span("ratelimit.decide", next(iter(traceparents), None), links=traceparents[1:TRACES_LINKED_MAX]):
             decided = await self._decisions.decide(request.decisions, request.give_backs)
         # Give-backs alone are not answered. An empty request is how an edge asks whether the limiter is there.
         if request.give_backs and not request.decisions:
@@ -118,7 +95,7 @@ class _Stream:
             pb.DecideResponse(
                 batch_id=request.batch_id,
                 verdicts=decided.verdicts,
-                policies=[layout.message for layout in decided.layouts if self._is_news(layout)],
+                policies=[to_policy(layout.policy) for layout in decided.layouts if self._is_news(layout)],
                 live_edges=self._leases.live_count,
             )
         )

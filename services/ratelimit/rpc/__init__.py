@@ -1,0 +1,1 @@
+"""Ratelimit on the wire: protos in and out, one module per resource."""
