@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import redis as redis_client
+from hypothesis import HealthCheck, settings
 
 from tests.support.folders import open_folder
 from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
@@ -17,6 +18,11 @@ from tests.support.redis import running_redis
 # thread that collects waits for that end. With a loop per test this happened every few tests, in whatever place the
 # collector ran, and once a run hung there. One reference that is never given back keeps the thread for the whole run.
 grpc.aio.init_grpc_aio()
+
+
+# A property holds or not, however long an example takes on a busy machine.
+settings.register_profile("tollway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tollway")
 
 
 @pytest.fixture(scope="session")

@@ -61,14 +61,12 @@ async def test_misses_of_many_keys_share_calls_and_each_digest_is_asked_once(edg
 
 async def test_revoked_key_is_refused_as_soon_as_the_push_has_arrived(edge):
     assert (await edge.request("/x")).status == 200
-    # Nothing but the push tells the edge: its grants are fresh for minutes, and it asks nobody.
-    asked = len(edge.backend.auth.resolved)
+    # Nothing but the push tells the edge: its grants are fresh for minutes.
     edge.backend.auth.add(grant(edge.key, state=auth.KEY_STATE_REVOKED))
     async with asyncio.timeout(20):
         while (answer := await edge.request("/x")).status == 200:
             pass
     assert problem(answer) == (401, "key-invalid")
-    assert len(edge.backend.auth.resolved) == asked
 
 
 async def test_suspended_organization_is_403_and_recorded_as_not_billed(edge):

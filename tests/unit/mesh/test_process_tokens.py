@@ -52,9 +52,10 @@ def verifier_of(clock, keys=PROCESS_KEYS, audience="metering"):
 
 
 def forge(seed=None, *, process="billing", algorithm="EdDSA", key=None, headers=(), **changes):
-    """A token like one of ours, but for what is changed; a claim of None is left out."""
+    """A token like one of ours, but for what is changed: a claim of None is left out, a function is given the time."""
     now = int(time.time())
     claims = {"iss": PROCESS_ISSUER, "sub": process, "aud": "metering", "iat": now, "exp": now + PROCESS_TOKEN_SECONDS}
+    changes = {name: change(now) if callable(change) else change for name, change in changes.items()}
     claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
     seed = seed or seed_of(process)
     head = {"kid": key_id_of(public_key_of(seed)), "typ": PROCESS_TOKEN_TYPE, **dict(headers)}
@@ -91,10 +92,10 @@ async def test_a_forged_token_like_ours_is_believed_as_it_stands(clock):
         {"sub": None},
         {"exp": None},
         {"iat": None},
-        {"exp": int(time.time()) - CLOCK_SKEW_SECONDS - 1},
-        {"iat": int(time.time()) + CLOCK_SKEW_SECONDS + 60, "exp": int(time.time()) + PROCESS_TOKEN_SECONDS},
-        {"exp": int(time.time()) + 365 * 86_400},
-        {"nbf": int(time.time()) + 3_600},
+        {"exp": lambda now: now - CLOCK_SKEW_SECONDS - 1},
+        {"iat": lambda now: now + CLOCK_SKEW_SECONDS + 60},
+        {"exp": lambda now: now + 365 * 86_400},
+        {"nbf": lambda now: now + 3_600},
     ],
 )
 async def test_a_claim_that_is_not_as_it_should_be_is_refused(clock, changes):
@@ -115,20 +116,20 @@ async def test_a_header_that_is_not_as_it_should_be_is_refused(clock, headers):
 @pytest.mark.parametrize(
     "forgery",
     [
-        forge(algorithm="HS256", key=public_key_of(seed_of("billing")).hex()),
-        forge(algorithm="HS512", key=public_key_of(seed_of("billing")).hex() * 2),
-        forge(algorithm="none", key=""),
-        forge(b"x" * 32),
-        forge(seed_of("edge_proxy"), process="billing"),
-        forge(b"x" * 32, headers={"kid": key_id_of(public_key_of(seed_of("billing")))}),
-        forge(SESSION_SEED, headers={"kid": key_id_of(public_key_of(SESSION_SEED))}),
-        forge()[:-4] + "AAAA",
-        forge().rpartition(".")[0] + ".",
+        lambda: forge(algorithm="HS256", key=public_key_of(seed_of("billing")).hex()),
+        lambda: forge(algorithm="HS512", key=public_key_of(seed_of("billing")).hex() * 2),
+        lambda: forge(algorithm="none", key=""),
+        lambda: forge(b"x" * 32),
+        lambda: forge(seed_of("edge_proxy"), process="billing"),
+        lambda: forge(b"x" * 32, headers={"kid": key_id_of(public_key_of(seed_of("billing")))}),
+        lambda: forge(SESSION_SEED, headers={"kid": key_id_of(public_key_of(SESSION_SEED))}),
+        lambda: forge()[:-4] + "AAAA",
+        lambda: forge().rpartition(".")[0] + ".",
     ],
 )
 async def test_another_algorithm_or_key_is_refused(clock, forgery):
     with pytest.raises(CredentialsInvalid):
-        await verifier_of(clock).principal(forgery)
+        await verifier_of(clock).principal(forgery())
 
 
 async def test_a_token_is_of_no_use_at_another_service(clock):
