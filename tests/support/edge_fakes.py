@@ -170,7 +170,7 @@ class FakeMetering(metering_grpc.MeteringServiceServicer):
                 self.events[event.id] = event
             yield metering.IngestResponse(batch_id=request.batch_id, accepted_count=len(request.events))
 
-    async def wait_for(self, count: int, timeout_seconds: float = 10.0) -> list[events.UsageEvent]:
+    async def wait_for(self, count: int, timeout_seconds: float = 30.0) -> list[events.UsageEvent]:
         async with asyncio.timeout(timeout_seconds):
             while len(self.events) < count:
                 await asyncio.sleep(0.01)

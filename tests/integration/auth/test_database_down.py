@@ -54,7 +54,7 @@ async def test_auth_says_that_its_database_is_away_and_recovers(
     assert (await call.read()).snapshot_complete
     await cut_line.cut()
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(call.read(), 5)
+        await asyncio.wait_for(call.read(), 30)
     assert closed.value.code() is grpc.StatusCode.UNAVAILABLE
     edge = auth.process("edge_proxy")
     person = auth.person(owner.owner_id, owner.organization_id)

@@ -23,7 +23,7 @@ async def watch(auth: Any, **fields: Any) -> Any:
     for _ in range(100):
         call = auth.stub.WatchKeys(pb.WatchKeysRequest(**fields), metadata=auth.process(EDGE))
         try:
-            return call, await asyncio.wait_for(call.read(), 5)
+            return call, await asyncio.wait_for(call.read(), 30)
         except grpc.aio.AioRpcError as error:
             if from_grpc(error).reason != "KEY_WATCH_UNAVAILABLE":
                 raise
@@ -34,7 +34,7 @@ async def watch(auth: Any, **fields: Any) -> Any:
 async def read_snapshot(call: Any, first: pb.WatchKeysResponse) -> list[pb.KeyGrant]:
     grants, part = list(first.grants), first
     while not part.snapshot_complete:
-        part = await asyncio.wait_for(call.read(), 5)
+        part = await asyncio.wait_for(call.read(), 30)
         grants += part.grants
     return grants
 
@@ -153,7 +153,7 @@ async def test_a_stream_without_changes_shows_that_it_lives(auth: Any, monkeypat
     call, first = await watch(auth)
     await read_snapshot(call, first)
     for _ in range(3):
-        assert await asyncio.wait_for(call.read(), 5) == pb.WatchKeysResponse()
+        assert await asyncio.wait_for(call.read(), 30) == pb.WatchKeysResponse()
     call.cancel()
 
 
@@ -170,7 +170,7 @@ async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
 
     monkeypatch.setattr(module.store, "take_snapshot", take_slowly)
     call, first = await watch(auth)
-    assert (first, await asyncio.wait_for(call.read(), 5)) == (pb.WatchKeysResponse(),) * 2
+    assert (first, await asyncio.wait_for(call.read(), 30)) == (pb.WatchKeysResponse(),) * 2
     enough.set()
     await read_snapshot(call, first)
     call.cancel()
@@ -202,7 +202,7 @@ async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> N
     finally:
         await admin.close()
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(call.read(), 5)
+        await asyncio.wait_for(call.read(), 30)
     assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
     again, first = await watch(auth)
     assert first.snapshot_complete

@@ -47,7 +47,7 @@ async def start(variables: dict[str, str], service: str) -> asyncio.subprocess.P
 
 async def ready_body(metrics_port: int) -> bytes:
     def get() -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/health/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/health/ready", timeout=30) as answer:
             return answer.read()
 
     async with asyncio.timeout(20):
@@ -68,7 +68,7 @@ async def test_a_service_starts_serves_and_stops(database: TestDatabase, service
         assert (b"smtp" in body) == (service == "notification")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=5)
+            answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     finally:
         process.send_signal(signal.SIGTERM)

@@ -101,7 +101,7 @@ class Edge:
         self._acceptor = Acceptor(listener, self.worker.server)
         self._acceptor.start()
 
-    async def until(self, condition: Callable[[], object], timeout_seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_seconds: float = 30.0) -> None:
         async with asyncio.timeout(timeout_seconds):
             while not condition():
                 await asyncio.sleep(0.005)

@@ -17,7 +17,7 @@ async def test_answer_is_held_back_until_its_event_is_written(edge, monkeypatch)
         loop.call_later(0.2, lambda: (real(), written.set()))
 
     monkeypatch.setattr(edge.worker._journal, "_flush", late)
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         await reader.readuntil(b"hello")
         assert written.is_set()
@@ -101,7 +101,7 @@ async def test_journal_that_cannot_be_written_aborts_the_answer_and_is_not_ready
         return real(descriptor, data)
 
     monkeypatch.setattr(os, "write", full)
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         try:
             received = await reader.read()

@@ -123,7 +123,7 @@ async def test_expect_continue_is_answered_before_the_body_is_read(edge):
             f"POST /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n"
             "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n".encode()
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(b"abc")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")

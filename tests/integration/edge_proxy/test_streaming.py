@@ -29,7 +29,7 @@ async def test_server_sent_events_arrive_one_by_one(edge):
         return True
 
     edge.upstream.script = script
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         assert b"transfer-encoding: chunked" in (await reader.readuntil(b"\r\n\r\n")).lower()
         for number in range(3):
@@ -83,7 +83,7 @@ async def test_chunked_request_is_framed_anew(edge):
         return True
 
     edge.upstream.script = script
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(post(edge, extra="Transfer-Encoding: chunked\r\n") + b"3;ext=1\r\nabc\r\n")
         await asyncio.sleep(0.02)
         writer.write(b"2\r\nde\r\n0\r\nTrailer: x\r\n\r\n")
@@ -117,7 +117,7 @@ async def test_upstream_that_dies_inside_its_answer_resets_the_client(edge):
         return False
 
     edge.upstream.script = script
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         received = b""
         try:
@@ -138,7 +138,7 @@ async def test_upstream_that_dies_inside_its_answer_resets_the_client(edge):
 
 async def test_answer_that_ends_with_its_connection_is_chunked_for_the_client(edge):
     edge.upstream.script = answer(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", keep=False)
-    async with edge.connection() as (reader, writer), asyncio.timeout(5):
+    async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(23) == b"d\r\nuntil the end\r\n0\r\n\r\n"

@@ -260,7 +260,7 @@ async def test_a_stopping_worker_hands_back_what_it_cannot_finish(
 
     async with working(db, {"greet": hang}):
         await add(db)
-        await asyncio.wait_for(running.wait(), 5)
+        await asyncio.wait_for(running.wait(), 30)
     async with db.system() as tx:
         row = await tx.fetchrow("SELECT state, attempt_count, lease_id FROM jobs")
     assert tuple(row) == ("queued", 0, None)

@@ -252,7 +252,7 @@ async def test_a_slow_statement_is_logged_with_its_plan(db, monkeypatch):
     with structlog.testing.capture_logs() as logs:
         async with db.tenant(ONE) as tx:
             await tx.fetch("SELECT note, pg_sleep(0.02) FROM (VALUES ('a')) AS t (note) WHERE note = $1", "a")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not logs:
                 await asyncio.sleep(0.01)
     (line,) = logs

@@ -72,7 +72,7 @@ async def running(spec, settings, roles):
 
 async def ready(settings) -> None:
     def get():
-        with urllib.request.urlopen(f"http://{settings.metrics_listen}/health/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{settings.metrics_listen}/health/ready", timeout=30) as answer:
             return answer.read()
 
     async with asyncio.timeout(WAIT_SECONDS):

@@ -70,7 +70,7 @@ async def test_left_journals_are_sent_to_their_end_and_removed(tmp_path):
     sink = MemorySink([False, True, True])
     sender = Sender(tmp_path, own, sink)
     task = asyncio.create_task(sender.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while left.path.exists():
             await asyncio.sleep(0.005)
     task.cancel()

@@ -97,7 +97,7 @@ async def test_records_become_batches_and_a_failure_starts_over_from_the_stored_
     monkeypatch.setattr(module, "RETRY_PAUSE_SECONDS", 0.0)
     store.failures = 1
     running = asyncio.create_task(UsageConsumer(bootstrap="x", ingester=store).run())  # type: ignore[arg-type]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not store.applied:
             await asyncio.sleep(0)
     running.cancel()

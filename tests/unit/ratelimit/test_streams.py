@@ -193,6 +193,6 @@ def test_an_older_policy_never_replaces_a_newer_one() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0)
