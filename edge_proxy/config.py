@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from edge_proxy.http1.server.forwarding import Trust
 from mesh.config import ProcessSettings, host_port, versioned_keys
 
 DEFAULT_ROUTES_PATH: Final = Path(__file__).parent / "routing" / "default.yaml"
@@ -28,6 +30,13 @@ class EdgeSettings(ProcessSettings):
     edge_journal_segment_bytes_max: int = Field(default=16 << 20, ge=1 << 14)
     # 0 leaves it to the kernel when pages reach the disk.
     edge_journal_sync_ms: int = Field(default=1_000, ge=0, le=60_000)
+    # Per worker. Proxies that are trusted may have more connections than one client.
+    edge_connections_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    edge_connections_per_client_max: int = Field(default=1_000, ge=1, le=1_000_000)
+    # Networks, separated by commas, whose word on the client's address is taken.
+    edge_trusted_proxies: str = ""
+    edge_forwarded_field: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    edge_proxy_protocol: bool = False
     key_peppers: SecretStr
     kafka_bootstrap: str | None = None
 
@@ -52,7 +61,30 @@ class EdgeSettings(ProcessSettings):
             raise ValueError(f"the journal must hold at least {SEGMENTS_MIN} segments")
         return value
 
+    @field_validator("edge_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in _words(value):
+            ip_network(network)
+        return value
+
+    @field_validator("edge_proxy_protocol")
+    @classmethod
+    def _has_proxies_to_trust(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not info.data.get("edge_trusted_proxies"):
+            raise ValueError("needs TOLLWAY_EDGE_TRUSTED_PROXIES: anybody could claim any address")
+        return value
+
+    def trust(self) -> Trust:
+        """Return the proxies in front of the edge."""
+        networks = tuple(ip_network(network) for network in _words(self.edge_trusted_proxies))
+        return Trust(networks, self.edge_forwarded_field)
+
     def peppers(self) -> list[bytes]:
         """Return the peppers, the one for new keys first."""
         keys = versioned_keys(self.key_peppers.get_secret_value())
         return [keys[version] for version in sorted(keys, reverse=True)]
+
+
+def _words(value: str) -> list[str]:
+    return [word for part in value.split(",") if (word := part.strip())]

@@ -6,7 +6,9 @@ import time
 from email.utils import formatdate
 from typing import Final
 
+from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.pipeline.problems import SECURITY_HEADERS, Problem, body_of, reason_phrase
+from edge_proxy.routing.routes import COMMON_METHODS
 
 VIA: Final = b"Via: 1.1 tollway\r\n"
 CONNECTION_CLOSE: Final = b"Connection: close\r\n"
@@ -114,3 +116,17 @@ def plain_answer(status: int, content_type: str, body: bytes, *, date: bytes, ke
         len(body),
     )
     return b"".join((head, SECURITY_HEADERS, b"" if keep_alive else CONNECTION_CLOSE, b"\r\n", body))
+
+
+def options_answer(*, date: bytes, keep_alive: bool) -> bytes:
+    """Return the answer to a question about the server itself: which methods a route takes that names none."""
+    allow = f"Allow: {', '.join(sorted(COMMON_METHODS))}\r\n".encode("ascii")
+    close = b"" if keep_alive else CONNECTION_CLOSE
+    return b"".join((b"HTTP/1.1 204 No Content\r\n", date, allow, SECURITY_HEADERS, close, b"\r\n"))
+
+
+def traced(head: RequestHead) -> bytes:
+    """Return a request as it arrived, without fields that hold secrets."""
+    lines = [line for line in head.lines if not line.lower().startswith((b"cookie:", b"cookie2:"))]
+    start = f"TRACE {head.path}".encode("ascii")
+    return b"".join((start, head.query, b" HTTP/1.1\r\n", f"Host: {head.host}\r\n".encode("ascii"), *lines, b"\r\n"))

@@ -16,6 +16,7 @@ from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.resolve import AuthUnavailable, KeyResolver
 from edge_proxy.pipeline import problems
+from edge_proxy.pipeline.client_fields import API_KEY_FIELD
 from edge_proxy.pipeline.exchange import Exchange
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.tracing import span
@@ -64,7 +65,8 @@ class Authenticator:
 
     def _digests(self, client: ClientConnection, head: RequestHead) -> tuple[bytes, ...]:
         """Return the digests of the key that was shown, one per pepper."""
-        shown = head.authorizations + head.api_keys
+        authorizations = head.values(b"authorization")
+        shown = authorizations + head.values(API_KEY_FIELD)
         if not shown:
             raise Refused(problems.KEY_MISSING)
         if len(shown) > 1:
@@ -74,7 +76,7 @@ class Authenticator:
         if memo is not None and memo[0] == raw:
             return memo[1]
         key = raw
-        if head.authorizations:
+        if authorizations:
             scheme, _, key = raw.partition(b" ")
             if scheme.lower() != b"bearer":
                 raise Refused(problems.KEY_MISSING)

@@ -7,6 +7,7 @@ so that nobody takes it for whole) and `client_left` (there is nobody to answer)
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ from edge_proxy.http1.server.protocol import ClientConnection
 from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.limiter.header_fields import limit_lines
 from edge_proxy.pipeline import problems
-from edge_proxy.pipeline.answers import CONNECTION_CLOSE, DateLine, plain_answer, problem_answer
+from edge_proxy.pipeline.answers import CONNECTION_CLOSE, DateLine, options_answer, plain_answer, problem_answer, traced
 from edge_proxy.pipeline.exchange import Exchange, described
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.record import Recorder
@@ -137,6 +138,25 @@ class Endings:
             keep_alive=False,
             with_body=True,
         )
+        client.write(answer)
+
+    def options(self, client: ClientConnection, head: RequestHead) -> bool:
+        """Answer what a client asks this server about itself (RFC 9110 section 9.3.7)."""
+        keep_alive = client.keeps_alive(head)
+        client.write(options_answer(date=self._date.get(), keep_alive=keep_alive))
+        return keep_alive
+
+    async def trace(self, exchange: Exchange) -> None:
+        """Send a TRACE request back as it arrived, without its secrets (RFC 9110 section 9.3.8)."""
+        client, head = exchange.client, exchange.head
+        exchange.status = HTTPStatus.OK
+        exchange.keep_alive = client.keeps_alive(head)
+        body = traced(head)
+        exchange.response_bytes = len(body)
+        answer = plain_answer(
+            HTTPStatus.OK, "message/http", body, date=self._date.get(), keep_alive=exchange.keep_alive
+        )
+        await self._recorder.record(exchange)
         client.write(answer)
 
     def health(self, client: ClientConnection, head: RequestHead, status: int, body: bytes) -> bool:

@@ -22,6 +22,7 @@ from edge_proxy.http1.server.protocol import CONTINUE
 from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.answers import VIA
+from edge_proxy.pipeline.client_fields import CREDENTIALS, is_own_key
 from edge_proxy.pipeline.exchange import Exchange, described
 from edge_proxy.pipeline.generation import UpstreamPool
 from edge_proxy.pipeline.problems import Refused
@@ -168,17 +169,18 @@ def may_retry(failed: UpstreamFailed, exchange: Exchange) -> bool:
 def upstream_head(exchange: Exchange, route: Route, origin: Origin) -> bytes:
     """Return the request's head as the upstream gets it."""
     head = exchange.head
+    via = head.values(b"via")
     path = route.upstream_path(head.path)
     parts = [f"{head.method} {path}".encode("ascii"), head.query, b" HTTP/1.1\r\n", origin.host_line, *head.lines]
     parts.append(exchange.client.forwarded_lines(head.host))
-    parts.append(b"Via: %b, 1.1 tollway\r\n" % b", ".join(head.via) if head.via else VIA)
+    parts.append(b"Via: %b, 1.1 tollway\r\n" % b", ".join(via) if via else VIA)
     parts.append(f"X-Request-Id: {exchange.id_text}\r\ntraceparent: {exchange.traceparent}\r\n".encode("ascii"))
     if exchange.wire is not None:
         parts.append(exchange.wire.internal_lines)
     else:
-        # Without keys of ours, credentials are the upstream's business.
-        parts += (b"Authorization: %b\r\n" % value for value in head.authorizations)
-        parts += (b"X-Api-Key: %b\r\n" % value for value in head.api_keys)
+        # Without a key, credentials are the upstream's business, but for a key of ours that came without need.
+        for name, line in CREDENTIALS:
+            parts += (line % value for value in head.values(name) if not is_own_key(value))
     if head.is_chunked:
         parts.append(CHUNKED_LINE)
     elif head.content_length is not None:

@@ -82,6 +82,8 @@ class Pipeline:
         """Answer one request; return whether the connection goes on."""
         if head.path in HEALTH_PATHS and head.method in {"GET", "HEAD"}:
             return self._endings.health(client, head, *self._health(head.path))
+        if head.ends_here and head.method == "OPTIONS":
+            return self._endings.options(client, head)
         exchange = self._begin(client, head)
         self.in_flight += 1
         try:
@@ -129,6 +131,7 @@ class Pipeline:
         return exchange.keep_alive
 
     async def _pass_through(self, exchange: Exchange) -> None:
+        head = exchange.head
         route = self._router.find(exchange)
         if exchange.is_preflight:
             self._endings.preflight(exchange)
@@ -139,6 +142,9 @@ class Pipeline:
         grant, wire = exchange.grant, exchange.wire
         if grant is not None and wire is not None:
             await self._admission.admit(exchange, route, grant, wire)
+        if head.ends_here:
+            await self._endings.trace(exchange)
+            return
         pool = exchange.pool
         assert pool is not None  # noqa: S101 - set together with the route
         await self._forwarder.forward(exchange, route, pool)

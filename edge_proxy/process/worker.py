@@ -38,7 +38,7 @@ from edge_proxy.limiter import decide_client
 from edge_proxy.limiter.decide_client import DecideClient
 from edge_proxy.limiter.local_share import LocalShare
 from edge_proxy.limiter.policy import Policies
-from edge_proxy.pipeline import generation
+from edge_proxy.pipeline import client_fields, generation
 from edge_proxy.pipeline.admit import Admission
 from edge_proxy.pipeline.authenticate import Authenticator
 from edge_proxy.pipeline.endings import Endings
@@ -245,6 +245,7 @@ class Worker:
         )
         self.metrics.counters["sink_acknowledged_batches"] = self._sender.acknowledged_batches
         self.metrics.counters["sink_failures"] = self._sender.failures
+        self.metrics.counters["connections_refused"] = self.server.connections_refused
         self.metrics.counters["journals_adopted"] = self._sender.adopted
         self.metrics.counters["decision_batches"] = self._limiter.batches
         return {"ready": self.is_ready(), "degraded": self.degraded(), "metrics": self.metrics.snapshot()}
@@ -313,9 +314,20 @@ class Control:
             writer.write(json.dumps(self._worker.report(), separators=(",", ":")).encode() + b"\n")
 
 
+def server_options(settings: EdgeSettings) -> ServerOptions:
+    """Return what the environment says about client connections."""
+    return ServerOptions(
+        connections_max=settings.edge_connections_max,
+        connections_per_client_max=settings.edge_connections_per_client_max,
+        trust=settings.trust(),
+        proxy_protocol=settings.edge_proxy_protocol,
+        fields=client_fields.RULES,
+    )
+
+
 async def serve(settings: EdgeSettings, context: process.ProcessContext, options: argparse.Namespace) -> None:
     """Serve until told to stop, then drain."""
-    worker = Worker(settings, routes_file.read(options.routes), options.routes, options.index, ServerOptions())
+    worker = Worker(settings, routes_file.read(options.routes), options.routes, options.index, server_options(settings))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, worker.reload)
     background = worker.start(context.tasks)
     acceptor = Acceptor(socket.socket(fileno=options.listen_fd), worker.server)

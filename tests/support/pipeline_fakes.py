@@ -10,6 +10,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from edge_proxy.http1.server.refusal import ClientLeft
 from edge_proxy.http1.server.request import HeadParser, RequestHead
 from edge_proxy.keys.grant import Grant, from_message
+from edge_proxy.pipeline.client_fields import RULES
 from edge_proxy.pipeline.exchange import Exchange, id_text
 from edge_proxy.routing import file as routes_file
 from edge_proxy.routing.routes import Route
@@ -157,7 +158,7 @@ def request_head(
 ) -> RequestHead:
     """Return a parsed head that shows a key."""
     credential = f"X-API-Key: {secret}\r\n" if secret else ""
-    return HeadParser().parse(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{credential}{fields}\r\n".encode())
+    return HeadParser(RULES).parse(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{credential}{fields}\r\n".encode())
 
 
 def held_grant(secret: str | None = None, **changes: Any) -> Grant:

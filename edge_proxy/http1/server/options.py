@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edge_proxy.http1.server.fields import FieldRules
+from edge_proxy.http1.server.forwarding import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,11 @@ class ServerOptions:
         keep_alive_seconds: How long a connection may be idle between requests.
         drain_idle_seconds: The same while the server drains.
         linger_seconds: How long unread bytes are taken and dropped, so that no reset overtakes the last answer.
+        connections_max: More are closed as they come.
+        connections_per_client_max: The same for one address (one /64 of IPv6); trusted proxies may have more.
+        trust: The proxies whose word on the client's address is taken.
+        proxy_protocol: Whether every connection begins with a header of the PROXY protocol.
+        fields: Which fields of requests go on.
     """
 
     head_timeout_seconds: float = 10.0
@@ -26,3 +34,8 @@ class ServerOptions:
     keep_alive_seconds: float = 75.0
     drain_idle_seconds: float = 1.0
     linger_seconds: float = 2.0
+    connections_max: int = 10_000
+    connections_per_client_max: int = 1_000
+    trust: Trust = field(default_factory=Trust)
+    proxy_protocol: bool = False
+    fields: FieldRules = field(default_factory=FieldRules)

@@ -27,7 +27,9 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
+from edge_proxy.http1.server import proxy_protocol
 from edge_proxy.http1.server.body import RequestBody
+from edge_proxy.http1.server.forwarding import group_of
 from edge_proxy.http1.server.options import ServerOptions
 from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.http1.server.request import HEAD_BYTES_MAX, HeadParser, RequestHead
@@ -68,10 +70,12 @@ class Server:
         self.refuse = refuse
         self.options = options or ServerOptions()
         self.connections: set[ClientConnection] = set()
+        self.connections_refused = 0
+        self._per_client: dict[str, int] = {}
         self.is_draining = False
         self.loop = asyncio.get_running_loop()
         self.turns = Turns(self.loop)
-        self.heads = HeadParser()
+        self.heads = HeadParser(self.options.fields)
         self.now = self.loop.time()
         self._empty = asyncio.Event()
         self._sweep_handle = self.loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -80,9 +84,33 @@ class Server:
         """Make the protocol of an accepted connection."""
         return ClientConnection(self)
 
+    def count_client(self, address: str) -> str | None:
+        """Count a connection of a client; return what it counts for, or None where there are too many."""
+        group = group_of(address)
+        count = self._per_client.get(group, 0)
+        if count >= self.options.connections_per_client_max:
+            self.connections_refused += 1
+            return None
+        self._per_client[group] = count + 1
+        return group
+
+    def has_room(self) -> bool:
+        """Tell whether one more connection may be served."""
+        if len(self.connections) < self.options.connections_max:
+            return True
+        self.connections_refused += 1
+        return False
+
     def forget(self, connection: ClientConnection) -> None:
         """Drop a connection that is gone."""
         self.connections.discard(connection)
+        group = connection.client_group
+        if group is not None:
+            count = self._per_client[group] - 1
+            if count:
+                self._per_client[group] = count
+            else:
+                del self._per_client[group]
         if self.is_draining and not self.connections:
             self._empty.set()
 
@@ -120,14 +148,18 @@ class ClientConnection(asyncio.Protocol):
         "_head_waiter",
         "_is_body_queued",
         "_is_reading",
+        "_is_trusted",
         "_lingering_bytes",
         "_scanned",
+        "_scheme",
         "_server",
+        "_socket_peer",
         "_start",
         "_task",
         "_transport",
         "_waited_seconds",
         "body",
+        "client_group",
         "deadline",
         "is_gone",
         "key_memo",
@@ -152,7 +184,12 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes_this_turn = 0
         self._lingering_bytes: int | None = None
         self._waited_seconds = 0.0
-        self._forwarded = ("", b"")
+        self._forwarded = ("", "", "", b"")
+        # Who is at the other end of the socket, or behind it by the PROXY protocol; `peer` is who a request came from.
+        self._socket_peer = ""
+        self._is_trusted = False
+        self._scheme = "http"
+        self.client_group: str | None = None
         self.body: RequestBody | None = None
         self.deadline = NEVER
         self.is_gone = False
@@ -168,9 +205,14 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=ANSWER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        self._socket_peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        options = self._server.options
+        self.deadline = self._server.now + options.head_timeout_seconds
+        has_room = self._server.has_room()
         self._server.connections.add(self)
-        self.deadline = self._server.now + self._server.options.head_timeout_seconds
+        if not has_room or not self._introduce(self._socket_peer):
+            self._transport.abort()
+            return
         self._task = self._server.loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
@@ -274,14 +316,15 @@ class ClientConnection(asyncio.Protocol):
 
     def forwarded_lines(self, host: str) -> bytes:
         """Return `Forwarded` (RFC 7239) and the `X-Forwarded-*` fields for this client."""
-        cached_host, lines = self._forwarded
-        if not lines or cached_host != host:
-            node = f'"[{self.peer}]"' if ":" in self.peer else self.peer
+        peer, scheme = self.peer, self._scheme
+        cached_host, cached_peer, cached_scheme, lines = self._forwarded
+        if not lines or cached_host != host or cached_peer != peer or cached_scheme != scheme:
+            node = f'"[{peer}]"' if ":" in peer else peer
             lines = (
-                f'Forwarded: for={node};host="{host}";proto=http\r\n'
-                f"X-Forwarded-For: {self.peer}\r\nX-Forwarded-Host: {host}\r\nX-Forwarded-Proto: http\r\n"
+                f'Forwarded: for={node};host="{host}";proto={scheme}\r\n'
+                f"X-Forwarded-For: {peer}\r\nX-Forwarded-Host: {host}\r\nX-Forwarded-Proto: {scheme}\r\n"
             ).encode("ascii")
-            self._forwarded = (host, lines)
+            self._forwarded = (host, peer, scheme, lines)
         return lines
 
     # What the sweep and the drain call.
@@ -306,8 +349,43 @@ class ClientConnection(asyncio.Protocol):
 
     # One request after the other.
 
+    def _introduce(self, peer: str) -> bool:
+        """Take note of who is there; return whether this client may have one more connection."""
+        trust = self._server.options.trust
+        self._socket_peer = self.peer = peer
+        self._is_trusted = trust.covers(peer)
+        if self._is_trusted:
+            return True
+        self.client_group = self._server.count_client(peer)
+        return self.client_group is not None
+
+    async def _read_preface(self) -> bool:
+        """Read the header of the PROXY protocol; return whether the connection may go on.
+
+        Only a trusted proxy may send one, and without one nothing is served.
+        """
+        while not self.is_gone and self._is_trusted and not self._has_slow_head:
+            try:
+                found = proxy_protocol.read(self._buffer)
+            except proxy_protocol.NotProxyProtocol:
+                return False
+            if found is not None:
+                self._start, address = found
+                return address is None or self._introduce(address)
+            await self._more_bytes()
+        return False
+
+    async def _more_bytes(self) -> None:
+        self._head_waiter = self._server.loop.create_future()
+        self._mind_reading()
+        await self._head_waiter
+        self._head_waiter = None
+
     async def _serve(self) -> None:
         server = self._server
+        if server.options.proxy_protocol and not await self._read_preface():
+            self.abort()
+            return
         try:
             while (head := await self._next_head()) is not None:
                 if not await server.handle(self, head):
@@ -344,6 +422,8 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = NEVER
                 self._head_bytes_this_turn += len(raw)
                 head = server.heads.parse(raw)
+                if self._is_trusted:
+                    self._take_forwarded(head)
                 if head.has_body:
                     self._start_body(head)
                 return head
@@ -353,11 +433,16 @@ class ClientConnection(asyncio.Protocol):
                 is_begun = True
                 self.deadline = server.now + server.options.head_timeout_seconds
             self._answers_this_turn = self._head_bytes_this_turn = 0
-            self._head_waiter = server.loop.create_future()
-            self._mind_reading()
-            await self._head_waiter
-            self._head_waiter = None
+            await self._more_bytes()
         return None
+
+    def _take_forwarded(self, head: RequestHead) -> None:
+        """Ask the trusted proxy at the other end whose request this is, and in which scheme it came."""
+        trust = self._server.options.trust
+        is_rfc = trust.field == "forwarded"
+        values = head.values(b"forwarded" if is_rfc else b"x-forwarded-for")
+        self.peer = trust.client_of(self._socket_peer, values)
+        self._scheme = trust.scheme_of(values if is_rfc else head.values(b"x-forwarded-proto"))
 
     def _take_head(self) -> bytes | None:
         buffer, start = self._buffer, self._start

@@ -15,6 +15,7 @@ from typing import Final
 
 import httptools
 
+from edge_proxy.http1.server.fields import DECISIVE_FIELDS, FORWARDING_PREFIX, HOP_FIELDS, FieldRules
 from edge_proxy.http1.server.refusal import Unacceptable
 from edge_proxy.http1.target import NotNormal, normal_host, normal_path, without_parameters
 
@@ -22,49 +23,12 @@ HEAD_BYTES_MAX: Final = 32_768
 TARGET_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 100
 
+# The C parser takes several spaces, and other protocols' names.
+_REQUEST_LINE: Final = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/")
 _BAD_QUERY: Final = re.compile(rb"[^\x21-\x7e]|#")
 _AMBIGUOUS_PATH: Final = "The path can be read in more than one way."
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-# Fields that end at this hop (RFC 9110 section 7.6.1), that only the edge may say, or that it says anew.
-_DROPPED: Final = frozenset(
-    {
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"upgrade",
-        b"http2-settings",
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-server",
-        b"x-real-ip",
-        b"x-request-id",
-        b"x-original-url",
-        b"x-rewrite-url",
-    }
-)
-_INTERNAL_PREFIX: Final = b"x-tollway-"
-# Fields that decide something at this hop. They are kept apart and go on, if at all, as the edge writes them.
-_DECISIVE: Final = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"connection",
-        b"authorization",
-        b"x-api-key",
-        b"expect",
-        b"traceparent",
-        b"via",
-    }
-)
 _NONE: Final[list[bytes]] = []
 _NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 
@@ -73,9 +37,10 @@ _NO_TOKENS: Final[frozenset[bytes]] = frozenset()
 class RequestHead:
     """A request's head as the edge understood it.
 
-    `path` and `host` are in normal form; `plain_path` is the path without its segments' parameters. `lines` are the
-    end-to-end fields as they go on to the upstream. Credentials are kept apart, because whether they go on depends on
-    the route.
+    `path` and `host` are in normal form; `plain_path` is the path without its segments' parameters, and `*` stands for
+    the server itself. `lines` are the end-to-end fields as they go on. Fields that decide something are kept apart,
+    because whether they go on depends on what is decided; `values` has them. `ends_here` tells that nobody further on
+    may be asked (RFC 9110 section 7.6.2, or `OPTIONS *`).
     """
 
     method: str
@@ -85,14 +50,17 @@ class RequestHead:
     minor_version: int
     host: str
     lines: list[bytes]
-    authorizations: list[bytes]
-    api_keys: list[bytes]
+    apart: dict[bytes, list[bytes]]
     traceparent: str | None
-    via: list[bytes]
     content_length: int | None
     is_chunked: bool
     keep_alive: bool
     expects_continue: bool
+    ends_here: bool
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of a field that is kept apart, by its lower-case name."""
+        return self.apart.get(name, _NONE)
 
     @property
     def has_body(self) -> bool:
@@ -107,7 +75,11 @@ class HeadParser:
     which takes half a microsecond: it keeps state behind a message, such as a last one or a body to come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: FieldRules | None = None) -> None:
+        rules = rules or FieldRules()
+        self._decisive = DECISIVE_FIELDS | rules.apart
+        self._dropped = HOP_FIELDS | rules.dropped
+        self._prefixes = (FORWARDING_PREFIX, *rules.dropped_prefixes)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
 
@@ -141,35 +113,54 @@ class HeadParser:
         version = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise Unacceptable(505)
+        if not _REQUEST_LINE.match(raw):
+            raise Unacceptable(400, "The request line is not `method target HTTP/1.1`.")
         if len(fields) > HEADERS_MAX:
             raise Unacceptable(431, f"At most {HEADERS_MAX} fields.")
-        return _Reading(fields, is_11=version == "1.1").to_head(parser.get_method().decode("ascii"), self._target)
+        reading = _Reading(self._sort(fields), is_11=version == "1.1")
+        return reading.to_head(parser.get_method().decode("ascii"), self._target)
+
+    def _sort(self, fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, list[bytes]], list[tuple[bytes, bytes]]]:
+        """Part the fields into those that decide something here and the lines of those that only go on."""
+        found: dict[bytes, list[bytes]] = {}
+        kept: list[tuple[bytes, bytes]] = []
+        decisive, dropped, prefixes = self._decisive, self._dropped, self._prefixes
+        for name, value in fields:
+            lower = name.lower()
+            if lower in decisive:
+                # The C parser leaves white space behind a value, which is not a part of it (RFC 9112 section 5).
+                found.setdefault(lower, []).append(value.rstrip(b" \t"))
+            elif b"_" in lower:
+                raise Unacceptable(400, "Field names with an underscore are refused.")
+            elif lower not in dropped and not lower.startswith(prefixes):
+                kept.append((lower, b"%b: %b\r\n" % (name, value)))
+        return found, kept
 
 
 class _Reading:
-    """The fields of one head, sorted into those that decide something here and those that only go on."""
+    """The fields of one head, sorted, and what they say."""
 
-    __slots__ = ("_found", "is_11", "kept")
+    __slots__ = ("_found", "_kept", "is_11")
 
-    def __init__(self, fields: list[tuple[bytes, bytes]], *, is_11: bool) -> None:
+    def __init__(self, fields: tuple[dict[bytes, list[bytes]], list[tuple[bytes, bytes]]], *, is_11: bool) -> None:
+        self._found, self._kept = fields
         self.is_11 = is_11
-        self.kept: list[tuple[bytes, bytes]] = []
-        self._found: dict[bytes, list[bytes]] = {}
-        found, kept = self._found, self.kept
-        for name, value in fields:
-            lower = name.lower()
-            if lower in _DECISIVE:
-                found.setdefault(lower, []).append(value)
-            elif b"_" in lower:
-                raise Unacceptable(400, "Field names with an underscore are refused.")
-            elif lower not in _DROPPED and not lower.startswith(_INTERNAL_PREFIX):
-                kept.append((lower, b"%b: %b\r\n" % (name, value)))
 
     def to_head(self, method: str, target: bytes) -> RequestHead:
         found = self._found
         path, query, authority = _split_target(method, target)
         plain_path = _plain(path)
         tokens = self._connection_tokens()
+        lines = [line for _, line in self._kept]
+        if tokens:
+            lines = [line for name, line in self._kept if name not in tokens]
+        ends_here = path == "*"
+        if b"max-forwards" in found:
+            ends_here |= self._counts_down(method, lines)
+        is_chunked = b"transfer-encoding" in found and self._is_chunked()
+        content_length = self._content_length() if b"content-length" in found else None
+        if method == "TRACE" and (is_chunked or content_length):
+            raise Unacceptable(400, "A TRACE request has no body.")
         return RequestHead(
             method=method,
             path=path,
@@ -177,19 +168,29 @@ class _Reading:
             query=query,
             minor_version=1 if self.is_11 else 0,
             host=self._host(authority),
-            lines=[line for name, line in self.kept if name not in tokens]
-            if tokens
-            else [line for _, line in self.kept],
-            authorizations=found.get(b"authorization", _NONE),
-            api_keys=found.get(b"x-api-key", _NONE),
+            lines=lines,
+            apart=found,
             traceparent=self._traceparent() if b"traceparent" in found else None,
-            via=found.get(b"via", _NONE),
-            content_length=self._content_length() if b"content-length" in found else None,
-            is_chunked=b"transfer-encoding" in found and self._is_chunked(),
+            content_length=content_length,
+            is_chunked=is_chunked,
             # HTTP/1.0 keep-alive has its own rules and no users that need it: such connections close.
             keep_alive=self.is_11 and b"close" not in tokens,
             expects_continue=b"expect" in found and self._expects_continue(),
+            ends_here=ends_here,
         )
+
+    def _counts_down(self, method: str, lines: list[bytes]) -> bool:
+        """Pass `Max-Forwards` on, one less; return whether it is used up (RFC 9110 section 7.6.2)."""
+        values = self._found[b"max-forwards"]
+        if method not in {"TRACE", "OPTIONS"}:
+            lines += [b"Max-Forwards: %b\r\n" % value for value in values]
+            return False
+        if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 9:
+            raise Unacceptable(400, "Max-Forwards is not one number.")
+        left = int(values[0])
+        if left:
+            lines.append(b"Max-Forwards: %d\r\n" % (left - 1))
+        return not left
 
     def _connection_tokens(self) -> set[bytes] | frozenset[bytes]:
         """Return what `Connection` names: options, and fields that end at this hop."""
@@ -244,8 +245,12 @@ def _split_target(method: str, target: bytes) -> tuple[str, bytes, str | None]:
     if len(target) > TARGET_BYTES_MAX:
         raise Unacceptable(414)
     authority = None
+    if method == "CONNECT":
+        raise Unacceptable(400, "No tunnels are opened here.")
+    if target == b"*" and method == "OPTIONS":
+        return "*", b"", None
     if not target.startswith(b"/"):
-        authority, target = _absolute_form(method, target)
+        authority, target = _absolute_form(target)
     path, question, query = target.partition(b"?")
     if query and _BAD_QUERY.search(query):
         raise Unacceptable(400, "The query has characters that must be encoded.")
@@ -262,9 +267,9 @@ def _plain(path: str) -> str:
         raise Unacceptable(400, _AMBIGUOUS_PATH) from None
 
 
-def _absolute_form(method: str, target: bytes) -> tuple[str, bytes]:
+def _absolute_form(target: bytes) -> tuple[str, bytes]:
     scheme, separator, rest = target.partition(b"://")
-    if method == "CONNECT" or not separator or scheme.lower() not in {b"http", b"https"}:
+    if not separator or scheme.lower() not in {b"http", b"https"}:
         raise Unacceptable(400, "The target must start with a slash.")
     end = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
     try:

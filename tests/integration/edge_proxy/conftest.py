@@ -7,7 +7,7 @@ import contextlib
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import uvloop
 
 from edge_proxy.config import EdgeSettings
 from edge_proxy.http1.server.options import ServerOptions
+from edge_proxy.pipeline.client_fields import RULES
 from edge_proxy.process.worker import Acceptor, Worker
 from edge_proxy.routing import file as routes_file
 from tests.support.edge_fakes import PEPPER, Backend, FakeUpstream, grant, key
@@ -94,7 +95,7 @@ class Edge:
         )
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         table = routes_file.parse(self.routes, {"TOLLWAY_UPSTREAM_URL": self.upstream.url})
-        self.worker = Worker(settings, table, path, 0, self.server_options)
+        self.worker = Worker(settings, table, path, 0, replace(self.server_options, fields=RULES))
         self._background = self.worker.start(tasks)
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]

@@ -55,7 +55,8 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
         pytest.param(b"GET /a%5cb HTTP/1.1\r\nHost: a\r\n\r\n", id="encoded-backslash"),
         pytest.param(b"GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n", id="encoded-nul"),
         pytest.param(b"GET /a%zz HTTP/1.1\r\nHost: a\r\n\r\n", id="bad-escape"),
-        pytest.param(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", id="asterisk"),
+        pytest.param(b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", id="asterisk"),
+        pytest.param(b"CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", id="connect-path"),
         pytest.param(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", id="connect"),
     ],
 )

@@ -24,6 +24,11 @@ def test_newest_pepper_comes_first_and_secrets_do_not_show():
         ({"edge_workers": -1}, "edge_workers"),
         ({"edge_journal_bytes_max": 1 << 16}, "edge_journal_segment_bytes_max"),
         ({"edge_drain_seconds": 0}, "edge_drain_seconds"),
+        ({"edge_trusted_proxies": "10.0.0.0/8,10.0.0.1/8"}, "edge_trusted_proxies"),
+        ({"edge_trusted_proxies": "everybody"}, "edge_trusted_proxies"),
+        ({"edge_proxy_protocol": True}, "edge_proxy_protocol"),
+        ({"edge_forwarded_field": "x-real-ip"}, "edge_forwarded_field"),
+        ({"edge_connections_max": 0}, "edge_connections_max"),
     ],
 )
 def test_wrong_variable_is_named(change, field):
