@@ -27,16 +27,18 @@ SCRIPT: Final = lua_constants() + resources.files(__package__).joinpath("decide.
 SCRIPT_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 GIVE_BACK_GENERATION_US: Final = 900_000_000
 TTL_MARGIN_MS: Final = 1_000
+US_PER_MS: Final = 1_000
 CALENDAR_TTL_MARGIN_MS: Final = 86_400_000
 
 _DECISION: Final = struct.Struct("<HHI")
 _GIVE_BACK: Final = struct.Struct("<HHIdd16s")
 _SEED: Final = struct.Struct("<HHdd")
 _UNSEEDED: Final = struct.Struct("<HH")
-_CONTEXT: Final = struct.Struct("<BBddddddd")
-_SEED_FIRST: Final = 1
+_CONTEXT: Final = struct.Struct("<BBddddddddd")
+_SEED_FIRST, _OUTDATED, _AHEAD = 1, 2, 3
 _SCOPE_ORGANIZATION, _SCOPE_API_KEY, _SCOPE_ROUTE = b"\x01", b"\x02", b"\x03"
 
+_FENCED: Final = Counter("tollway_ratelimit_fenced_total", "Calls that decided nothing", ["reason"])
 _SCRIPT_ERRORS: Final = Counter("tollway_ratelimit_script_errors_total", "Script calls that Redis refused")
 
 log = structlog.get_logger()
@@ -53,11 +55,13 @@ class Answer:
         records: The decisions.
         unseeded: Windows to seed first.
         is_forgotten: Whether Redis must be taught the script first.
+        is_outdated: Whether another replica has decided by a newer policy.
     """
 
     records: list[Record] | None = None
     unseeded: tuple[UnseededWindow, ...] = ()
     is_forgotten: bool = False
+    is_outdated: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -67,6 +71,7 @@ class Answer:
 
 REFUSED: Final = Answer()
 FORGOTTEN: Final = Answer(is_forgotten=True)
+OUTDATED: Final = Answer(is_outdated=True)
 
 
 class Call:
@@ -76,6 +81,8 @@ class Call:
         layout: The policy in force.
         test_mode: Whether it is about test keys' counters.
         instant: What calendar windows are chosen by.
+        system_ms: This process's own Unix time in milliseconds, where it is not the instant's: an organization's
+            clock may be moved.
     """
 
     __slots__ = (
@@ -86,16 +93,20 @@ class Call:
         "_prefix",
         "_scopes",
         "_seeds",
+        "_system_ms",
         "instant",
         "layout",
         "places",
         "test_mode",
     )
 
-    def __init__(self, layout: PolicyLayout, *, test_mode: bool, instant: CalendarInstant) -> None:
+    def __init__(
+        self, layout: PolicyLayout, *, test_mode: bool, instant: CalendarInstant, system_ms: int | None = None
+    ) -> None:
         self.layout = layout
         self.test_mode = test_mode
         self.instant = instant
+        self._system_ms = instant.time_us // US_PER_MS if system_ms is None else system_ms
         # Where in the batch each decision stood.
         self.places: list[int] = []
         self._prefix = layout.test_prefix if test_mode else layout.live_prefix
@@ -138,6 +149,8 @@ class Call:
         context = _CONTEXT.pack(
             seed_first,
             layout.window_count,
+            layout.policy.version,
+            self._system_ms,
             instant.day,
             instant.month,
             instant.day_left_ms,
@@ -245,4 +258,11 @@ def _read(call: Call, reply: Reply) -> Answer:
     if reply[0] == _SEED_FIRST:
         unseeded = _UNSEEDED.iter_unpack(reply[1:])
         return Answer(unseeded=tuple(UnseededWindow(key=key, window=window) for key, window in unseeded))
+    if reply[0] == _OUTDATED:
+        _FENCED.labels("policy").inc()
+        return OUTDATED
+    if reply[0] == _AHEAD:
+        _FENCED.labels("clock").inc()
+        log.error("clock_ahead", detail="this process's clock is ahead of Redis' by more than a minute")
+        return REFUSED
     return Answer(records=list(call.layout.record.iter_unpack(reply[1:])))

@@ -1,10 +1,14 @@
 -- Decides a batch of requests of one organization, in order, atomically.
 --
 -- State. All windows of one scope (the organization, one key, one route) are one string: a header that names its
--- windows, then the instant it was written at, then per window
+-- windows, then the instant it was written at and the version of the policy that wrote it, then per window
 --   token bucket:     debt                       what is missing to a full bucket, in units x period_ms
 --   calendar window:  id, used, seeded           which day or month, units taken, whether metering has been asked
 -- A string whose header is not the policy's was written under another policy: windows are carried over by name.
+--
+-- Fences. A caller whose policy is older than the one that a string was written under decides nothing, because it would
+-- drop windows that it does not know. A caller whose clock is ahead of this server's by more than AHEAD_MS_MAX starts no
+-- calendar window: it would give a month away that has not begun.
 --
 -- Arithmetic. Numbers are integers below 2^53, which doubles hold exactly. A bucket's debt shrinks by `limit` per
 -- millisecond and grows by cost x period_ms, so nothing is ever rounded and nothing drifts. The policy's validation
@@ -16,6 +20,7 @@
 --       3-5 header per scope, 6-8 format of the values behind it
 --       9 context, 10 scopes, 11 decisions, 12 give-backs, 13 seeds
 -- Returns a string. '\1' and pairs of uint16 (key, window): these must be seeded first, nothing was decided.
+--       '\2': the caller's policy is outdated. '\3': its clock is ahead. Nothing was decided.
 --       '\0' and a record per decision: kind, denied_by, retry_after_ms, remaining per window, reset_ms per window.
 --
 -- The names of the kinds (TOKEN_BUCKET, CALENDAR_DAY, ...) and STATE_LENGTH, how many numbers each keeps, stand before this
@@ -27,15 +32,15 @@
 local STRIDE = 6
 local ALLOWED, DENIED = 1, 2
 local HEADER, FORMAT = 2, 5
-local GIVEN_BACK_KEPT_MS = 1800000
+local GIVEN_BACK_KEPT_MS, AHEAD_MS_MAX = 1800000, 60000
 local floor, ceil, max, min, byte, sub = math.floor, math.ceil, math.max, math.min, string.byte, string.sub
 local pack, unpack_from, call = struct.pack, struct.unpack, redis.call
 
 local scopes, decisions, give_backs, seeds = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local time = call('TIME')
 local now_ms = time[1] * 1000 + floor(time[2] / 1000)
-local seed_first, window_count, day, month, day_left_ms, month_left_ms, ttl_1, ttl_2, ttl_3 =
-  unpack_from('<BBddddddd', ARGV[9])
+local seed_first, window_count, version, caller_ms, day, month, day_left_ms, month_left_ms, ttl_1, ttl_2, ttl_3 =
+  unpack_from('<BBddddddddd', ARGV[9])
 local policy = {unpack_from(ARGV[2], ARGV[1])}
 local last = (window_count - 1) * STRIDE
 local key_count = #scopes
@@ -48,8 +53,8 @@ for index = 1, key_count do
   local state
   if not value then
     -- Zeros are a full bucket and a calendar window that nothing is known of.
-    state = {now_ms}
-    for slot = 2, #ARGV[FORMAT + scope] - 1 do
+    state = {now_ms, version}
+    for slot = 3, #ARGV[FORMAT + scope] - 1 do
       state[slot] = 0
     end
   elseif sub(value, 1, #header) == header then
@@ -62,7 +67,7 @@ for index = 1, key_count do
     local old, length = {}, unpack_from('<I2', value)
     local at = 3 + length
     state = {}
-    state[1], at = unpack_from('<d', value, at)
+    state[1], state[2], at = unpack_from('<dd', value, at)
     for name, kind, period_ms in each_named(sub(value, 1, 2 + length)) do
       local fields = {period_ms = tonumber(period_ms)}
       for field = 1, STATE_LENGTH[tonumber(kind)] do
@@ -82,6 +87,10 @@ for index = 1, key_count do
       end
     end
   end
+  if state[2] > version then
+    return '\2'
+  end
+  state[2] = version
   -- Bring the state to now: buckets refill, calendar windows that have ended start again.
   local elapsed_ms = max(0, now_ms - state[1])
   state[1] = now_ms
@@ -98,6 +107,9 @@ for index = 1, key_count do
         local id, current = state[slot], kind == CALENDAR_DAY and day or month
         -- A replica whose clock is behind must not start the window that has just begun again: one ahead is kept.
         if id ~= current and id ~= current + 1 then
+          if caller_ms - now_ms > AHEAD_MS_MAX then
+            return '\3'
+          end
           state[slot], state[slot + 1] = current, 0
           -- One that follows an older one starts at zero. What was before one that follows nothing is not known.
           state[slot + 2] = (id ~= 0 and id < current) and 1 or 0

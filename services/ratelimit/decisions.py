@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from contract.calendar_windows import calendar_instant
+from contract.windows import MS_PER_SECOND
 from mesh.clock import Clock
 from services.ratelimit.counters import Answer, Call, Counters
 from services.ratelimit.policies import Policies
@@ -94,6 +95,8 @@ class DecisionService:
         verdicts: list[pb.Verdict] = [_NO_POLICY] * len(decisions)
         _COUNTS[pb.VERDICT_KIND_NO_POLICY].inc(len(no_policy))
         for call, answer in zip(asked, answers, strict=True):
+            if answer.is_outdated:
+                self._policies.reload(call.layout.policy.organization_id)
             _write_verdicts(verdicts, call, answer)
         return Decided(verdicts=verdicts, layouts=[call.layout for call in asked])
 
@@ -105,7 +108,8 @@ class DecisionService:
             if layout is None:
                 return None
             instant = calendar_instant(self._clock.now(layout.policy.organization_id))
-            call = calls[key] = Call(layout, test_mode=test_mode, instant=instant)
+            system_ms = int(self._clock.now().timestamp() * MS_PER_SECOND)
+            call = calls[key] = Call(layout, test_mode=test_mode, instant=instant, system_ms=system_ms)
         return call
 
 

@@ -14,15 +14,19 @@ import asyncio
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 from prometheus_client import Gauge
 
 from mesh.database.pools import Database
+from mesh.rpc.errors import RpcError
 from services.ratelimit import store
 from services.ratelimit.model import Policy
 from services.ratelimit.policy_layout import PolicyLayout, lay_out
 
 READ_ONE_BY_ONE_MAX: Final = 100
+# While it is outdated, a replica is told so with every batch.
+RELOAD_PAUSE_SECONDS: Final = 0.02
 # A safety net under the notifications.
 REFRESH_INTERVAL_SECONDS: Final = 60.0
 
@@ -42,6 +46,8 @@ class Policies:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._layouts: dict[bytes, PolicyLayout] = {}
+        self._outdated: set[UUID] = set()
+        self._woken = asyncio.Event()
         self.loaded = asyncio.Event()
 
     def find(self, organization_id: bytes) -> PolicyLayout | None:
@@ -55,8 +61,29 @@ class Policies:
             self._layouts[policy.organization_id.bytes] = lay_out(policy)
             _KNOWN.set(len(self._layouts))
 
+    def reload(self, organization_id: UUID) -> None:
+        """Read a policy again: somebody has met a newer one."""
+        self._outdated.add(organization_id)
+        self._woken.set()
+
     async def run(self) -> None:
         """Load, then follow changes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            named, self._outdated = frozenset(map(str, self._outdated)), set()
+            try:
+                await self._load_named(named)
+            except (RpcError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("policies_not_reloaded", detail=repr(error))
+            await asyncio.sleep(RELOAD_PAUSE_SECONDS)
+
+    async def _follow(self) -> None:
         await self._db.follow(
             store.POLICIES_CHANNEL,
             changed=self._load_named,

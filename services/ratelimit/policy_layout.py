@@ -63,8 +63,8 @@ def lay_out(policy: Policy) -> PolicyLayout:
         ttl_bases=(_ttl_base(organization), _ttl_base(api_key), _ttl_base(route)),
         record=struct.Struct("<BBq" + "qq" * len(policy.windows)),
         window_count=len(policy.windows),
-        live_prefix=b"rl:{" + tag + b"}:",
-        test_prefix=b"rl:{" + tag + b"}:t",
+        live_prefix=b"rl2:{" + tag + b"}:",
+        test_prefix=b"rl2:{" + tag + b"}:t",
         scoped=(bool(organization), bool(api_key), bool(route)),
     )
 
@@ -81,8 +81,8 @@ def _spec(window: Window, slot: int) -> bytes:
 
 
 def _slots(windows: Sequence[Window]) -> dict[str, int]:
-    """Return where each window's first number stands; 1 is the instant of writing."""
-    slots, slot = {}, 2
+    """Return where each window's first number stands; 1 is the instant of writing, 2 the policy's version."""
+    slots, slot = {}, 3
     for window in windows:
         slots[window.name] = slot
         slot += len(state_fields(window.kind))
@@ -90,7 +90,7 @@ def _slots(windows: Sequence[Window]) -> dict[str, int]:
 
 
 def _format(windows: Sequence[Window]) -> str:
-    return "<d" + "d" * sum(len(state_fields(window.kind)) for window in windows)
+    return "<dd" + "d" * sum(len(state_fields(window.kind)) for window in windows)
 
 
 def _ttl_base(windows: Sequence[Window]) -> TtlBase:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from contract.windows import from_message, problems
+from contract.windows import EXACT_MAX, from_message, problems
 from mesh.rpc.errors import Violations
 from services.ratelimit.model import Policy
 from services.ratelimit.service import PolicyService
@@ -56,7 +56,7 @@ def check_policy(policy: pb.Policy, wrong: Violations) -> None:
         UUID(policy.organization_id)
     except ValueError:
         wrong.add("policy.organization_id", "must be a UUID")
-    wrong.check(policy.version >= 1, "policy.version", "must be at least 1")
+    wrong.check(1 <= policy.version <= EXACT_MAX, "policy.version", f"must be 1 to {EXACT_MAX}")
     wrong.check(1 <= len(policy.windows) <= WINDOWS_MAX, "policy.windows", f"must be 1 to {WINDOWS_MAX} windows")
     names = [window.name for window in policy.windows]
     for index, window in enumerate(policy.windows):

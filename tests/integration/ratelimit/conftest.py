@@ -69,6 +69,7 @@ class Running:
     usage: FakeUsage
     pipe: RedisPipe
     leases: EdgeLeases
+    policies: Policies
 
     def metadata(self, process: str) -> list[tuple[str, str]]:
         return process_metadata(process, "ratelimit")
@@ -130,7 +131,7 @@ async def replica(
             clock=clock,
             ids=ids,
         )
-        yield Running(port=server.port, usage=usage, pipe=pipe, leases=leases)
+        yield Running(port=server.port, usage=usage, pipe=pipe, leases=leases, policies=policies)
         await server.stop(0.1)
         await seeder.stop()
         for loop in loops:

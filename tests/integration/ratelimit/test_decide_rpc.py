@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
 from contract.windows import WindowScope
+from services.ratelimit.policy_layout import lay_out
 from services.ratelimit.rpc.policies import to_policy
 from tests.integration.ratelimit.conftest import Running, replica
 from tests.support.postgres import TestDatabase
-from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, month, policy
+from tests.support.ratelimit import API_KEY, ORGANIZATION, bucket, day, month, policy
 
 
 def decision(
@@ -87,6 +88,28 @@ async def test_a_policy_is_in_force_on_every_replica_within_a_second(
         assert kinds(answer) == [A]
         (answer,) = await running.decide([decision()])
         assert kinds(answer) == [D]
+
+
+async def test_a_replica_that_missed_a_change_decides_nothing_by_the_old_policy_and_reads_it_again(
+    running: Running, database: TestDatabase, redis_url: str
+) -> None:
+    async with replica(database, redis_url) as other:
+        await running.put(to_policy(policy(bucket(50))))
+        await until_kind(other, A)
+        # The change reaches this replica alone, as if the notice to the other were lost.
+        newer = policy(bucket(50), day(1), version=2)
+        other.policies._layouts[ORGANIZATION.bytes] = lay_out(policy(bucket(50)))
+        await running.put(to_policy(newer))
+        assert kinds((await running.decide([decision()]))[0]) == [A]
+        other.policies._layouts[ORGANIZATION.bytes] = lay_out(policy(bucket(50)))
+        assert kinds((await other.decide([decision()]))[0]) == [pb.VERDICT_KIND_UNAVAILABLE]
+        await until_kind(other, D)
+
+
+async def until_kind(running: Running, kind: int) -> None:
+    async with asyncio.timeout(10):
+        while kinds((await running.decide([decision()]))[0]) != [kind]:
+            await asyncio.sleep(0.02)
 
 
 async def test_test_keys_have_counters_of_their_own(running: Running) -> None:

@@ -20,7 +20,7 @@ from cli.stack.ports import free_ports
 from contract import windows
 from contract.calendar_windows import calendar_instant_of
 from contract.windows import Window, WindowKind, WindowScope
-from services.ratelimit.counters import SCRIPT, Answer, Call, _read
+from services.ratelimit.counters import OUTDATED, REFUSED, SCRIPT, Answer, Call, _read
 from services.ratelimit.model import Policy, Seed
 from services.ratelimit.policy_layout import lay_out
 from tests.support.ratelimit import API_KEY, bucket, day, month, policy
@@ -47,11 +47,13 @@ class Limiter:
     in_force: Policy
     now_ms: int = START_MS
     calendar_skew_ms: int = 0
+    system_skew_ms: int = 0
     backs: list[tuple[bytes, int, int]] = field(default_factory=list)
 
     def call(self) -> Call:
         instant = calendar_instant_of((self.now_ms + self.calendar_skew_ms) * 1000)
-        return Call(lay_out(self.in_force), test_mode=False, instant=instant)
+        system_ms = self.now_ms + self.system_skew_ms
+        return Call(lay_out(self.in_force), test_mode=False, instant=instant, system_ms=system_ms)
 
     def run(self, call: Call, *, seed_first: bool = False) -> Answer:
         time = (str(self.now_ms // 1000), str(self.now_ms % 1000 * 1000))
@@ -152,6 +154,42 @@ def test_a_replica_whose_clock_is_behind_does_not_empty_the_new_day(limiter: Lim
     assert limiter.decide(1)[0][3] == 5
     limiter.calendar_skew_ms = 0
     assert limiter.remaining() == [5]
+
+
+MONTH_MS = 31 * 86_400_000
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_replica_whose_clock_is_a_month_ahead_starts_no_month(limiter: Limiter, *, is_known: bool) -> None:
+    limiter.in_force = policy(month(10))
+    if is_known:
+        limiter.decide(8)
+    limiter.calendar_skew_ms = limiter.system_skew_ms = MONTH_MS
+    ahead = limiter.call()
+    ahead.decide(0, API_KEY.bytes, "orders", 1)
+    assert limiter.run(ahead) == REFUSED
+    limiter.calendar_skew_ms = limiter.system_skew_ms = 0
+    assert limiter.remaining() == [2 if is_known else 10]
+
+
+def test_the_clock_of_one_organization_may_be_moved(limiter: Limiter) -> None:
+    limiter.in_force = policy(month(10))
+    limiter.decide(8)
+    limiter.calendar_skew_ms = MONTH_MS
+    assert limiter.remaining() == [10]
+
+
+def test_a_replica_with_an_older_policy_decides_nothing_and_drops_nothing(limiter: Limiter) -> None:
+    older = policy(bucket(50), version=1)
+    newer = policy(bucket(50), day(20), version=2)
+    limiter.in_force = newer
+    limiter.decide(20)
+    limiter.in_force = older
+    call = limiter.call()
+    call.decide(0, API_KEY.bytes, "orders", 1)
+    assert limiter.run(call) == OUTDATED
+    limiter.in_force = newer
+    assert limiter.remaining() == [30, 0]
 
 
 def test_windows_are_carried_over_to_the_next_policy_by_name(limiter: Limiter) -> None:

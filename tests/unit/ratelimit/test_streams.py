@@ -178,7 +178,7 @@ def test_keys_of_one_organization_carry_its_hash_tag_and_are_named_once() -> Non
     keys = rest[:count]
     assert count == 5
     assert len(set(keys)) == 5
-    assert all(key.startswith(b"rl:{" + ORGANIZATION.hex.encode() + b"}:") for key in keys)
+    assert all(key.startswith(b"rl2:{" + ORGANIZATION.hex.encode() + b"}:") for key in keys)
     assert [call.key_name(number) for number in (1, 2, 3)] == [b"o", b"k" + API_KEY.bytes, b"rorders"]
 
 

@@ -119,7 +119,7 @@ class Policy(_message.Message):
     organization_id: _builtins.str
     """The organization, UUID."""
     version: _builtins.int
-    """Grows with every change."""
+    """Grows with every change; 1 to 2^53 - 1."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Window]:
         """All of these must have room, or nothing is consumed. At most 16, names unique."""
