@@ -24,6 +24,7 @@ from graphql_gateway.identity import Identity
 
 BUCKETS_MAX: Final = 50_000
 SECONDS_PER_MINUTE: Final = 60.0
+SECONDS_PER_DAY: Final = 86_400.0
 
 
 @dataclass(slots=True)
@@ -36,14 +37,22 @@ class Buckets:
     """Token buckets by name, all of one size.
 
     Args:
-        per_minute: Tokens that come back in a minute; also what a full bucket holds.
+        tokens: What a full bucket holds; also what comes back in a period.
         monotonic: Seconds that never go back.
+        period_seconds: In which an empty bucket fills.
         buckets_max: At most this many are remembered.
     """
 
-    def __init__(self, per_minute: int, *, monotonic: Callable[[], float], buckets_max: int = BUCKETS_MAX) -> None:
-        self._capacity = float(per_minute)
-        self._rate_per_second = per_minute / SECONDS_PER_MINUTE
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        monotonic: Callable[[], float],
+        period_seconds: float = SECONDS_PER_MINUTE,
+        buckets_max: int = BUCKETS_MAX,
+    ) -> None:
+        self._capacity = float(tokens)
+        self._rate_per_second = tokens / period_seconds
         self._monotonic = monotonic
         self._buckets_max = buckets_max
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -81,7 +90,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionLimits:
-    """Requests a minute, each also the size of a burst.
+    """Requests a minute or a day, each also the size of a burst.
 
     Attributes:
         address_per_minute: Requests of one address.
@@ -89,6 +98,7 @@ class AdmissionLimits:
         organization_per_minute: Requests of everybody in one organization.
         change_principal_per_minute: Changes of one person or service account; an alias is a change of its own.
         change_organization_per_minute: Changes of everybody in one organization.
+        change_organization_per_day: The same over a day: what a patient member may pile up.
         sign_in_address_per_minute: Failed sign-ins from one address, whomever they name.
         sign_in_pair_per_minute: Failed sign-ins from one address that name one account.
         sign_in_account_per_minute: Failed sign-ins that name one account, from all addresses together.
@@ -99,6 +109,7 @@ class AdmissionLimits:
     organization_per_minute: int = 3_000
     change_principal_per_minute: int = 30
     change_organization_per_minute: int = 120
+    change_organization_per_day: int = 2_000
     sign_in_address_per_minute: int = 30
     sign_in_pair_per_minute: int = 10
     sign_in_account_per_minute: int = 30
@@ -121,6 +132,9 @@ class Admission:
         self._organizations = buckets(limits.organization_per_minute)
         self._change_principals = buckets(limits.change_principal_per_minute)
         self._change_organizations = buckets(limits.change_organization_per_minute)
+        self._change_organizations_daily = Buckets(
+            limits.change_organization_per_day, monotonic=monotonic, period_seconds=SECONDS_PER_DAY
+        )
 
     def admit_address(self, address: str) -> None:
         """Take a request from an address, before anything else is done for it.
@@ -158,7 +172,9 @@ class Admission:
         caller = identity.subject if identity.known else network_of(address)
         take_or_refuse(self._change_principals, caller, "change_principal")
         if identity.organization_id is not None:
-            take_or_refuse(self._change_organizations, str(identity.organization_id), "change_organization")
+            organization = str(identity.organization_id)
+            take_or_refuse(self._change_organizations, organization, "change_organization")
+            take_or_refuse(self._change_organizations_daily, organization, "change_organization_day")
 
 
 def take_or_refuse(buckets: Buckets, name: str, dimension: str) -> None:

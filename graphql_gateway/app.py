@@ -90,10 +90,12 @@ def build_gateway(
         monotonic=monotonic,
     )
     guard.install(app)
-    schema = build_schema(settings.query_limits(), production=settings.production)
+    query_limits = settings.query_limits()
+    schema = build_schema(query_limits, production=settings.production)
+    graph = GraphView(schema, calls, suggestions=not settings.production, rows_max=query_limits.rows_max)
     app.add_routes(
         [
-            web.route("*", "/graphql", GraphView(schema, calls, suggestions=not settings.production).handle),
+            web.route("*", "/graphql", graph.handle),
             web.get("/health", health.ready),
             web.get("/health/live", health.live),
             web.get("/health/ready", health.ready),

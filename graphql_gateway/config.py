@@ -35,6 +35,7 @@ class GatewaySettings(ProcessSettings):
     gateway_organization_per_minute: int = Field(default=3_000, ge=1)
     gateway_change_principal_per_minute: int = Field(default=30, ge=1)
     gateway_change_organization_per_minute: int = Field(default=120, ge=1)
+    gateway_change_organization_per_day: int = Field(default=2_000, ge=1)
     gateway_sign_in_address_per_minute: int = Field(default=30, ge=1)
     gateway_sign_in_pair_per_minute: int = Field(default=10, ge=1)
     """Of one address at one account."""
@@ -45,6 +46,7 @@ class GatewaySettings(ProcessSettings):
     gateway_query_directives_max: int = Field(default=10, ge=0)
     gateway_query_tokens_max: int = Field(default=1_000, ge=10)
     gateway_query_cost_max: int = Field(default=5_000, ge=10)
+    gateway_query_rows_max: int = Field(default=2_000, ge=1)
 
     @field_validator("gateway_trusted_proxies", mode="before")
     @classmethod
@@ -76,6 +78,7 @@ class GatewaySettings(ProcessSettings):
             organization_per_minute=self.gateway_organization_per_minute,
             change_principal_per_minute=self.gateway_change_principal_per_minute,
             change_organization_per_minute=self.gateway_change_organization_per_minute,
+            change_organization_per_day=self.gateway_change_organization_per_day,
             sign_in_address_per_minute=self.gateway_sign_in_address_per_minute,
             sign_in_pair_per_minute=self.gateway_sign_in_pair_per_minute,
             sign_in_account_per_minute=self.gateway_sign_in_account_per_minute,
@@ -89,4 +92,5 @@ class GatewaySettings(ProcessSettings):
             directives_max=self.gateway_query_directives_max,
             tokens_max=self.gateway_query_tokens_max,
             cost_max=self.gateway_query_cost_max,
+            rows_max=self.gateway_query_rows_max,
         )

@@ -10,6 +10,7 @@ import strawberry
 from google.protobuf.message import Message
 
 from graphql_gateway.calls import Calls, Rpc
+from graphql_gateway.graph.cost import RowAllowance
 from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.relay import organization_id_from
 from graphql_gateway.scope import RequestScope
@@ -25,6 +26,7 @@ class GraphContext:
     scope: RequestScope
     calls: Calls
     loaders: Loaders
+    rows: RowAllowance
 
     async def call(self, rpc: Rpc[Request, Response], request: Request) -> Response:
         """Call an RPC for whoever asks."""

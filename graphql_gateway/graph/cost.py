@@ -59,6 +59,32 @@ class QueryLimits:
     directives_max: int = 10
     tokens_max: int = 1_000
     cost_max: int = 5_000
+    rows_max: int = 2_000
+
+
+class RowAllowance:
+    """The rows that one document may still be answered.
+
+    How many rows a sum of usage has is known only once the service has answered, so they are counted then, over all
+    aliases: 10,000 rows with their keys keep the event loop busy for two seconds, and everybody else waits.
+
+    Args:
+        rows_max: So many in all.
+    """
+
+    def __init__(self, rows_max: int) -> None:
+        self._rows_max = rows_max
+        self._taken = 0
+
+    def take(self, count: int) -> None:
+        """Take rows before they are resolved.
+
+        Raises:
+            Failure: QUERY_TOO_COSTLY.
+        """
+        self._taken += count
+        if self._taken > self._rows_max:
+            raise Failure.of(errors.QueryTooCostly(metadata={"limit": str(self._rows_max), "counted": "rows"}))
 
 
 class _Walk:

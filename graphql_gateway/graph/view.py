@@ -20,6 +20,7 @@ from graphql_gateway.calls import Calls
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.answer import failure_answer, to_answer
 from graphql_gateway.graph.context import GraphContext
+from graphql_gateway.graph.cost import RowAllowance
 from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.schema import Schema
 from graphql_gateway.http import SCOPE, read_json_object
@@ -47,12 +48,14 @@ class GraphView:
         schema: What may be asked.
         calls: The way to the services.
         suggestions: Whether errors may name fields that the query did not.
+        rows_max: Rows that one document is answered.
     """
 
-    def __init__(self, schema: Schema, calls: Calls, *, suggestions: bool) -> None:
+    def __init__(self, schema: Schema, calls: Calls, *, suggestions: bool, rows_max: int) -> None:
         self._schema = schema
         self._calls = calls
         self._suggestions = suggestions
+        self._rows_max = rows_max
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one operation; any method but POST is refused."""
@@ -73,7 +76,9 @@ class GraphView:
         return _response(answer, status=400 if refused and typed else 200, typed=typed)
 
     async def _execute(self, operation: Operation, scope: RequestScope) -> dict[str, Any]:
-        context = GraphContext(scope=scope, calls=self._calls, loaders=Loaders(self._calls, scope))
+        context = GraphContext(
+            scope=scope, calls=self._calls, loaders=Loaders(self._calls, scope), rows=RowAllowance(self._rows_max)
+        )
         try:
             result = await self._schema.execute(
                 operation.query,

@@ -39,6 +39,7 @@ class UsageQueries:
         request.start_time.FromDatetime(start)
         request.end_time.FromDatetime(end)
         answer = await info.context.call(QUERY_USAGE, request)
+        info.context.rows.take(len(answer.rows))
         key_index = dimensions.index(Dimension.API_KEY) if Dimension.API_KEY in dimensions else None
         return Usage(
             organization_id=organization,

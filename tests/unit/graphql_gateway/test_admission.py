@@ -111,6 +111,21 @@ def test_changes_are_limited_per_person_and_through_everyone_of_an_organization(
     limited.admit_change(stranger, "192.0.2.1")
 
 
+def test_changes_of_an_organization_have_a_cap_a_day() -> None:
+    clock = ManualClock(NOW)
+    limited = admission(clock, change_organization_per_day=5)
+    person = Identity(kind=IdentityKind.PERSON, subject="a", organization_id=UUID(int=1))
+    for _ in range(5):
+        limited.admit_change(person, "192.0.2.1")
+        clock.advance(60.0)
+    with pytest.raises(Failure) as caught:
+        limited.admit_change(person, "192.0.2.1")
+    assert caught.value.metadata == {"limited_by": "change_organization_day"}
+    assert caught.value.retry_after_seconds == pytest.approx(86_400 / 5 - 300)
+    clock.advance(caught.value.retry_after_seconds)
+    limited.admit_change(person, "192.0.2.1")
+
+
 def test_changes_of_callers_that_cannot_be_checked_are_counted_by_address() -> None:
     limited = admission(ManualClock(NOW), change_principal_per_minute=1)
     limited.admit_change(UNCHECKED, "192.0.2.1")

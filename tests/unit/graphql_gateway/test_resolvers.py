@@ -19,7 +19,7 @@ from graphql_gateway.failure import Failure
 from graphql_gateway.graph.accounts.loaders import API_KEYS_AT_ONCE_MAX
 from graphql_gateway.graph.answer import to_answer
 from graphql_gateway.graph.context import GraphContext
-from graphql_gateway.graph.cost import QueryLimits
+from graphql_gateway.graph.cost import QueryLimits, RowAllowance
 from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.scalars import SCALARS, Decimal, Int64
@@ -27,6 +27,7 @@ from graphql_gateway.graph.schema import build_schema
 from graphql_gateway.identity import Identity, IdentityKind
 from graphql_gateway.scope import RequestScope
 
+ROWS_MAX = 100
 ORGANIZATION, OTHER, KEY = UUID(int=1), UUID(int=2), UUID(int=3)
 SCHEMA = build_schema(QueryLimits(), production=False)
 
@@ -107,7 +108,7 @@ def scope() -> RequestScope:
 async def run(query: str, services: Services | None = None, **variables: Any) -> dict[str, Any]:
     asked: Any = services or Services()
     here = scope()
-    context = GraphContext(scope=here, calls=asked, loaders=Loaders(asked, here))
+    context = GraphContext(scope=here, calls=asked, loaders=Loaders(asked, here), rows=RowAllowance(ROWS_MAX))
     result = await SCHEMA.execute(query, variable_values=variables, context_value=context)
     return to_answer(result, request_id="r", suggestions=True)
 
@@ -124,6 +125,18 @@ async def test_totals_are_exact_sums() -> None:
     usage = (await data(query))["usage"]
     assert usage["totals"] == {"requestCount": 2**53 + 1, "billableUnits": "0.3", "testCount": 7}
     assert [row["apiKey"] for row in usage["rows"]] == [{"apiKeyId": str(KEY)}, None]
+
+
+async def test_rows_are_counted_over_all_aliases_of_a_document() -> None:
+    rows = [metering.UsageRow(group=["r", str(KEY)], billable_units="1")] * (ROWS_MAX // 2)
+    services = Services({"QueryUsage": metering.QueryUsageResponse(rows=rows)})
+    field = 'usage(start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z") { rows { requestCount } }'
+    assert "errors" not in await run(f"{{ a: {field} b: {field} }}", services)
+    answer = await run(f"{{ a: {field} b: {field} c: {field} }}", services)
+    told = answer["errors"][0]["extensions"]
+    assert (told["code"], told["metadata"]) == ("QUERY_TOO_COSTLY", {"limit": str(ROWS_MAX), "counted": "rows"})
+    assert len(answer["errors"]) == 1
+    assert sum(len(one["rows"]) for one in answer["data"].values() if one) == ROWS_MAX
 
 
 async def test_usage_without_keys_looks_no_key_up() -> None:
