@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar, TypeVarTuple
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -51,6 +51,8 @@ DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
 """
 
 Answer = TypeVar("Answer", bound=Message)
+Result = TypeVar("Result")
+Values = TypeVarTuple("Values")
 
 
 class IdempotencyKeyReused(InvalidArgument):
@@ -78,6 +80,15 @@ class Attempt:
         return "\0".join(str(part) for part in self.identity).encode()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation(Generic[Result, Answer]):
+    """An attempt at a mutation, and how its result becomes the answer that the caller gets and a replay gets again."""
+
+    attempt: Attempt
+    answer_type: type[Answer]
+    to_answer: Callable[[Result], Answer]
+
+
 def attempt(request: Message, *, organization_id: UUID, principal: str) -> Attempt:
     """Describe a request that carries an `idempotency_key` field.
 
@@ -96,6 +107,30 @@ def attempt(request: Message, *, organization_id: UUID, principal: str) -> Attem
         key=key,
         request_hash=hashlib.sha256(request.SerializeToString(deterministic=True)).digest(),
     )
+
+
+def mutation(
+    request: Message,
+    *,
+    organization_id: UUID,
+    principal: str,
+    answer_type: type[Answer],
+    to_answer: Callable[[Result], Answer],
+) -> Mutation[Result, Answer]:
+    """Describe a mutation that carries an `idempotency_key` field.
+
+    Args:
+        request: As it came.
+        organization_id: Whose it is.
+        principal: Who asks; another caller's key is another key.
+        answer_type: The message that the RPC answers with.
+        to_answer: Makes that message of what the change returns.
+
+    Raises:
+        InvalidFields: The key is too long or not printable.
+    """
+    asked = attempt(request, organization_id=organization_id, principal=principal)
+    return Mutation(attempt=asked, answer_type=answer_type, to_answer=to_answer)
 
 
 class Idempotency:
@@ -133,6 +168,30 @@ class Idempotency:
         sealed = self._box.seal(answer.SerializeToString(), attempt.context)
         await tx.execute(_ANSWER, *attempt.identity, sealed.key_version, sealed.ciphertext)
         return answer
+
+    async def idempotent(
+        self,
+        tx: Connection,
+        mutation: Mutation[Result, Answer],
+        change: Callable[[Connection, *Values], Awaitable[Result]],
+        *values: *Values,
+    ) -> Answer:
+        """Make a change unless it was made before, and return the answer, the first one in either case.
+
+        Args:
+            tx: The change's own transaction, of the tenant role.
+            mutation: The request, and how its answer is made.
+            change: Writes within `tx`.
+            values: What `change` is called with, behind `tx`.
+
+        Raises:
+            IdempotencyKeyReused: The key came before with another request.
+        """
+
+        async def answer() -> Answer:
+            return mutation.to_answer(await change(tx, *values))
+
+        return await self.once(tx, mutation.attempt, mutation.answer_type, answer)
 
     async def _first_answer(self, tx: Connection, attempt: Attempt, answer_type: type[Answer]) -> Answer:
         row = await tx.fetchrow(_FIND, *attempt.identity)

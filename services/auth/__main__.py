@@ -17,13 +17,14 @@ from mesh.rpc.client import service_account_principal
 from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
-from services.auth import convert
+from services.auth.clients import NotificationClient
 from services.auth.config import AuthSettings
-from services.auth.consequences import CLEAN_UP, Consequences
 from services.auth.denials import Denials
+from services.auth.jobs import CLEAN_UP, AuthJobs
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
+from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
@@ -43,12 +44,17 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
     key_changes = KeyChanges(db=db, clock=clock)
     handler = AuthHandler(
         accounts=accounts,
-        keys=ApiKeys(db=db, pepper=pepper, random_bytes=secrets.token_bytes, clock=clock, ids=ids),
+        keys=ApiKeys(
+            db=db,
+            idempotency=Idempotency(box=box, clock=clock),
+            pepper=pepper,
+            random_bytes=secrets.token_bytes,
+            clock=clock,
+            ids=ids,
+        ),
         sessions=sessions,
         denials=denials,
         key_changes=key_changes,
-        db=db,
-        idempotency=Idempotency(box=box, clock=clock),
         page_tokens=PageTokens(hex_key(settings.page_token_key.get_secret_value())),
         clock=clock,
         process_keys=settings.process_keys,
@@ -67,7 +73,9 @@ def work(context: ServiceContext[AuthSettings]) -> Role:
     worker = Worker(
         db=context.db,
         name=SPEC.name,
-        handlers=Consequences(db=context.db, clients=context.clients, clock=context.clock).handlers(),
+        handlers=AuthJobs(
+            db=context.db, notification=NotificationClient(context.clients), clock=context.clock
+        ).handlers(),
         clock=context.clock,
         ids=context.ids,
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],
@@ -82,7 +90,7 @@ def _verifier(settings: AuthSettings, accounts: Accounts, sessions: Sessions, cl
         return sessions.jwks_json()
 
     async def resolve(token: str) -> Principal | None:
-        answer = convert.to_service_account(await accounts.resolve_service_account(token))
+        answer = to_service_account(await accounts.resolve_service_account(token))
         return service_account_principal(answer, token)
 
     return Verifier(

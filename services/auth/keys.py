@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
 from contract import key_format
 from mesh import jobs
 from mesh.clock import Clock
 from mesh.database.connection import Connection
+from mesh.database.idempotency import Answer, Idempotency, Mutation
 from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.rpc.access import Principal, platform_role_has
-from services.auth import convert, store
+from services.auth import store
 from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
-from services.auth.model import ApiKey, AuditEntry, NewApiKey
+from services.auth.model import ApiKey, AuditEntry, CreatedApiKey, KeyMode, NewApiKey
 
 ANNOUNCE_KEY: Final = "announce_api_key"
+_MODES: Final = {KeyMode.LIVE: pb.KEY_MODE_LIVE, KeyMode.TEST: pb.KEY_MODE_TEST}
 _REVOKES_ANY: Final = frozenset({access_pb2.ROLE_OWNER, access_pb2.ROLE_ADMIN})
 
 
@@ -33,10 +36,11 @@ class Pepper:
 
 
 class ApiKeys:
-    """Creates, lists and revokes API keys. Changes run in the transaction that they are given.
+    """Creates, lists and revokes API keys.
 
     Args:
         db: Auth's tables.
+        idempotency: Replays.
         pepper: For digests of new keys.
         random_bytes: A cryptographic source of randomness.
         clock: Time.
@@ -44,20 +48,32 @@ class ApiKeys:
     """
 
     def __init__(
-        self, *, db: Database, pepper: Pepper, random_bytes: Callable[[int], bytes], clock: Clock, ids: IdSource
+        self,
+        *,
+        db: Database,
+        idempotency: Idempotency,
+        pepper: Pepper,
+        random_bytes: Callable[[int], bytes],
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._db = db
+        self._idempotency = idempotency
         self._pepper = pepper
         self._random_bytes = random_bytes
         self._clock = clock
         self._ids = ids
 
-    async def create(self, tx: Connection, wanted: NewApiKey, principal: Principal) -> tuple[ApiKey, str]:
-        """Create a key and return it with its secret, which is not kept.
+    async def create(self, wanted: NewApiKey, principal: Principal, asked: Mutation[CreatedApiKey, Answer]) -> Answer:
+        """Create a key; its secret is in the answer and not kept.
 
         The audit entry and the e-mail to the organization's contact address belong to the same transaction.
         """
-        secret = key_format.mint(convert.to_mode(wanted.mode), self._random_bytes(key_format.RANDOM_BYTES))
+        async with self._db.tenant(wanted.organization_id) as tx:
+            return await self._idempotency.idempotent(tx, asked, self._create, wanted, principal)
+
+    async def _create(self, tx: Connection, wanted: NewApiKey, principal: Principal) -> CreatedApiKey:
+        secret = key_format.mint(_MODES[wanted.mode], self._random_bytes(key_format.RANDOM_BYTES))
         api_key = ApiKey(
             api_key_id=self._ids.uuid7(),
             organization_id=wanted.organization_id,
@@ -81,15 +97,21 @@ class ApiKeys:
             job_id=self._ids.uuid7(),
             organization_id=api_key.organization_id,
         )
-        return api_key, secret
+        return CreatedApiKey(api_key=api_key, secret=secret)
 
-    async def revoke(self, tx: Connection, *, organization_id: UUID, api_key_id: UUID, principal: Principal) -> ApiKey:
+    async def revoke(
+        self, organization_id: UUID, api_key_id: UUID, principal: Principal, asked: Mutation[ApiKey, Answer]
+    ) -> Answer:
         """Revoke a key; one that is revoked already is returned as it is.
 
         Raises:
             ApiKeyNotFound: The organization has no such key.
             ApiKeyNotOwn: A member asks for a key that somebody else created.
         """
+        async with self._db.tenant(organization_id) as tx:
+            return await self._idempotency.idempotent(tx, asked, self._revoke, organization_id, api_key_id, principal)
+
+    async def _revoke(self, tx: Connection, organization_id: UUID, api_key_id: UUID, principal: Principal) -> ApiKey:
         api_key = await store.lock_api_key(tx, organization_id, api_key_id)
         if api_key is None:
             raise ApiKeyNotFound

@@ -75,8 +75,16 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedApiKey:
+    """An API key and, this once, its secret."""
+
+    api_key: ApiKey
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """What a caller wants an API key to be; checked by `convert`."""
+    """What a caller wants an API key to be; checked by `rpc`."""
 
     organization_id: UUID
     name: str

@@ -11,10 +11,10 @@ from mesh.jobs import Daily, Worker
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.notification.config import NotificationSettings
-from services.notification.convert import Requests
+from services.notification.jobs import CLEAN_UP, Delivery
 from services.notification.mailer import SmtpMailer, parse_smtp_url
 from services.notification.rpc import NotificationHandler
-from services.notification.service import CLEAN_UP, Delivery, Outbox
+from services.notification.service import Outbox
 from services.notification.templating import load_templates
 
 CLEAN_UP_HOUR = 3
@@ -23,13 +23,13 @@ CLEAN_UP_HOUR = 3
 def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
     """Wire the RPCs."""
     box = SecretBox(versioned_keys(context.settings.notification_data_keys.get_secret_value()))
-    handler = NotificationHandler(
-        outbox=Outbox(clock=context.clock, ids=context.ids),
-        requests=Requests(templates=load_templates()),
+    outbox = Outbox(
         db=context.db,
         idempotency=Idempotency(box=box, clock=context.clock),
+        clock=context.clock,
         ids=context.ids,
     )
+    handler = NotificationHandler(outbox, load_templates(), context.ids)
     return Role(handler=handler, optional={"smtp": _mailer(context.settings).check})
 
 

@@ -22,11 +22,11 @@ from mesh.rpc.client import service_account_principal
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
-from services.auth import convert
 from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
+from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 from tests.support.accounts import DATA_KEY, PEPPER
@@ -68,7 +68,12 @@ async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -
     sessions = Sessions(db=db, signer=signer, denials=denials, clock=clock, ids=ids)
     accounts = Accounts(db=db, peppers={1: PEPPER}, clock=clock)
     keys = ApiKeys(
-        db=db, pepper=Pepper(version=1, value=PEPPER), random_bytes=secrets.token_bytes, clock=clock, ids=ids
+        db=db,
+        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        pepper=Pepper(version=1, value=PEPPER),
+        random_bytes=secrets.token_bytes,
+        clock=clock,
+        ids=ids,
     )
     key_changes = KeyChanges(db=db, clock=clock)
     stopping = asyncio.Event()
@@ -78,7 +83,7 @@ async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -
         return signer.jwks_json()
 
     async def resolve(token: str) -> Principal | None:
-        answer = convert.to_service_account(await accounts.resolve_service_account(token))
+        answer = to_service_account(await accounts.resolve_service_account(token))
         return service_account_principal(answer, token)
 
     verifier = Verifier(
@@ -90,8 +95,6 @@ async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -
         sessions=sessions,
         denials=denials,
         key_changes=key_changes,
-        db=db,
-        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
         page_tokens=PageTokens(b"page token key"),
         clock=clock,
         process_keys=PROCESS_KEYS,

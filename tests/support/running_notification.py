@@ -17,10 +17,10 @@ from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
 from mesh.secretbox import SecretBox
-from services.notification.convert import Requests
+from services.notification.jobs import Delivery
 from services.notification.mailer import SmtpMailer, parse_smtp_url
 from services.notification.rpc import NotificationHandler
-from services.notification.service import Delivery, Outbox
+from services.notification.service import Outbox
 from services.notification.templating import load_templates
 from tests.support.accounts import DATA_KEY
 from tests.support.postgres import TestDatabase
@@ -46,13 +46,8 @@ async def running_notification(
         name="notification",
         pool_size_max=5,
     )
-    handler = NotificationHandler(
-        outbox=Outbox(clock=clock, ids=ids),
-        requests=Requests(templates=templates),
-        db=db,
-        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
-        ids=ids,
-    )
+    outbox = Outbox(db=db, idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock), clock=clock, ids=ids)
+    handler = NotificationHandler(outbox, templates, ids)
     delivery = Delivery(
         db=db,
         mailer=SmtpMailer(parse_smtp_url(f"smtp://127.0.0.1:{smtp_port}")),

@@ -20,7 +20,8 @@ from mesh.ids import RandomIds
 from mesh.jobs import Job, RetryPolicy, Worker
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import from_grpc
-from services.auth.consequences import Consequences
+from services.auth.clients import NotificationClient
+from services.auth.jobs import AuthJobs
 from tests.support.accounts import seed_organization
 from tests.support.mail import mail_server
 from tests.support.postgres import TestDatabase
@@ -216,7 +217,7 @@ async def auth_worker(auth: RunningAuth, notification_address: str) -> AsyncIter
     worker = Worker(
         db=auth.db,
         name="auth",
-        handlers=Consequences(db=auth.db, clients=clients, clock=SystemClock()).handlers(),
+        handlers=AuthJobs(db=auth.db, notification=NotificationClient(clients), clock=SystemClock()).handlers(),
         clock=SystemClock(),
         ids=IDS,
         retry=RetryPolicy(first_seconds=0.05, seconds_max=0.2),

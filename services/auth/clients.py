@@ -1,0 +1,50 @@
+"""What auth asks of other services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+import grpc
+import grpc.aio
+from tollway.notification.v1 import notification_service_pb2 as pb
+
+from mesh.jobs import PermanentFailure
+from mesh.rpc.client import Clients
+
+API_KEY_CREATED: Final = "api_key_created"
+
+
+class NotificationClient:
+    """Calls of notification.
+
+    Args:
+        clients: The other services.
+    """
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def tell_key_created(
+        self, *, organization_id: UUID, recipient: str, facts: Mapping[str, str], job_id: UUID
+    ) -> None:
+        """Ask for the e-mail about a new key; the job's id makes it one e-mail.
+
+        Raises:
+            PermanentFailure: Notification will never take it.
+            grpc.aio.AioRpcError: It does not take it now.
+        """
+        request = pb.SendEmailRequest(
+            organization_id=str(organization_id),
+            recipient=recipient,
+            template=API_KEY_CREATED,
+            parameters=facts,
+            idempotency_key=str(job_id),
+        )
+        try:
+            await self._clients.notification.SendEmail(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise PermanentFailure(repr(error)) from error
+            raise
