@@ -37,6 +37,8 @@ class EdgeSettings(ProcessSettings):
     edge_trusted_proxies: str = ""
     edge_forwarded_field: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     edge_proxy_protocol: bool = False
+    # The share of requests that get a line in the log, 0 to 1.
+    edge_access_log_rate: float = Field(default=0.01, ge=0, le=1)
     key_peppers: SecretStr
     kafka_bootstrap: str | None = None
 

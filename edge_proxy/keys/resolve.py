@@ -81,6 +81,10 @@ class KeyResolver:
             self._ask(digest)
         return grant
 
+    def must_ask(self, digest: bytes) -> bool:
+        """Tell whether `find` has to ask `auth` about a digest that is not held."""
+        return not self._cache.is_refused(digest, self._loop.time())
+
     async def find(self, digest: bytes) -> Grant | None:
         """Return the grant, or None where `auth` does not know the key or has revoked it.
 

@@ -18,6 +18,7 @@ from edge_proxy.keys.resolve import AuthUnavailable, KeyResolver
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.client_fields import API_KEY_FIELD
 from edge_proxy.pipeline.exchange import Exchange
+from edge_proxy.pipeline.key_misses import KeyMisses
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.pipeline.tracing import span
 from edge_proxy.pipeline.wire import route_bytes
@@ -31,15 +32,23 @@ class Authenticator:
     Args:
         peppers: For key digests, newest first.
         keys: Finds grants.
+        misses: Bounds what one client address may make `auth` be asked.
         metrics: What is counted.
         decision_deadline_ms: Becomes part of what the limiter is asked.
     """
 
     def __init__(
-        self, *, peppers: list[bytes], keys: KeyResolver, metrics: WorkerMetrics, decision_deadline_ms: int
+        self,
+        *,
+        peppers: list[bytes],
+        keys: KeyResolver,
+        misses: KeyMisses,
+        metrics: WorkerMetrics,
+        decision_deadline_ms: int,
     ) -> None:
         self._peppers = peppers
         self._keys = keys
+        self._misses = misses
         self._metrics = metrics
         self._decision_deadline_ms = decision_deadline_ms
 
@@ -96,6 +105,22 @@ class Authenticator:
         return None
 
     async def _find(self, exchange: Exchange, digests: tuple[bytes, ...]) -> Grant | None:
+        """Ask about a key that is not held, if the client's address may have that asked."""
+        if not any(self._keys.must_ask(digest) for digest in digests):
+            return None
+        address = exchange.client.peer
+        if not self._misses.take(address):
+            raise Refused(problems.TOO_MANY_UNKNOWN_KEYS)
+        is_known = True
+        try:
+            grant = await self._ask(exchange, digests)
+            is_known = grant is not None
+            return grant
+        finally:
+            if is_known:
+                self._misses.give_back(address)
+
+    async def _ask(self, exchange: Exchange, digests: tuple[bytes, ...]) -> Grant | None:
         self._metrics.counters["key_cache_misses"] += 1
         with span("edge.resolve_key", exchange):
             try:

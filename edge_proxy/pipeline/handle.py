@@ -18,6 +18,7 @@ from edge_proxy.http1.server.protocol import ClientConnection
 from edge_proxy.http1.server.refusal import ClientLeft, Unacceptable
 from edge_proxy.http1.server.request import RequestHead
 from edge_proxy.pipeline import problems
+from edge_proxy.pipeline.access_log import AccessLog
 from edge_proxy.pipeline.admit import Admission
 from edge_proxy.pipeline.authenticate import Authenticator
 from edge_proxy.pipeline.endings import Endings
@@ -58,6 +59,7 @@ class Pipeline:
 
     Args:
         steps: What happens to each of them.
+        access_log: Writes some of them down.
         metrics: What is counted.
         ids: Request ids.
         now_us: Wall time in microseconds.
@@ -65,13 +67,21 @@ class Pipeline:
     """
 
     def __init__(
-        self, *, steps: Steps, metrics: WorkerMetrics, ids: IdSource, now_us: Callable[[], int], health: Health
+        self,
+        *,
+        steps: Steps,
+        access_log: AccessLog,
+        metrics: WorkerMetrics,
+        ids: IdSource,
+        now_us: Callable[[], int],
+        health: Health,
     ) -> None:
         self._router = steps.router
         self._authenticator = steps.authenticator
         self._admission = steps.admission
         self._forwarder = steps.forwarder
         self._endings = steps.endings
+        self._access_log = access_log
         self._metrics = metrics
         self._ids = ids
         self._now_us = now_us
@@ -92,6 +102,7 @@ class Pipeline:
         finally:
             self.in_flight -= 1
             client.when_left = None
+            self._access_log.note(exchange)
             self._metrics.request(
                 exchange.route.id if exchange.route is not None else "",
                 exchange.status,

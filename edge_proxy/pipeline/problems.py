@@ -78,6 +78,12 @@ SCOPE_MISSING: Final = Problem(
     headers=b'WWW-Authenticate: Bearer realm="tollway", error="insufficient_scope"\r\n',
 )
 RATE_LIMITED: Final = Problem(name="rate-limited", status=429, title="Too many requests.")
+TOO_MANY_UNKNOWN_KEYS: Final = Problem(
+    name="too-many-unknown-keys",
+    status=429,
+    title="Too many unknown API keys came from this address.",
+    headers=b"Retry-After: 1\r\n",
+)
 QUOTA_EXCEEDED: Final = Problem(name="quota-exceeded", status=429, title="The quota is used up.")
 LIMITS_UNKNOWN: Final = Problem(
     name="limits-unknown", status=503, title="The limits are not known yet.", headers=b"Retry-After: 1\r\n"

@@ -39,11 +39,13 @@ from edge_proxy.limiter.decide_client import DecideClient
 from edge_proxy.limiter.local_share import LocalShare
 from edge_proxy.limiter.policy import Policies
 from edge_proxy.pipeline import client_fields, generation
+from edge_proxy.pipeline.access_log import AccessLog
 from edge_proxy.pipeline.admit import Admission
 from edge_proxy.pipeline.authenticate import Authenticator
 from edge_proxy.pipeline.endings import Endings
 from edge_proxy.pipeline.forward import Forwarder
 from edge_proxy.pipeline.handle import Pipeline, Steps
+from edge_proxy.pipeline.key_misses import KeyMisses
 from edge_proxy.pipeline.record import Recorder
 from edge_proxy.pipeline.relay import Relay
 from edge_proxy.pipeline.route import Router
@@ -137,6 +139,7 @@ class Worker:
             authenticator=Authenticator(
                 peppers=self._settings.peppers(),
                 keys=self._resolver,
+                misses=KeyMisses(time.monotonic),
                 metrics=self.metrics,
                 decision_deadline_ms=self._settings.edge_decision_deadline_ms,
             ),
@@ -151,7 +154,14 @@ class Worker:
             forwarder=Forwarder(sweep=self._sweep, relay=relay, metrics=self.metrics),
             endings=Endings(recorder=recorder, metrics=self.metrics, now_us=now_us),
         )
-        return Pipeline(steps=steps, metrics=self.metrics, ids=ids, now_us=now_us, health=self.health)
+        return Pipeline(
+            steps=steps,
+            access_log=AccessLog(self._settings.edge_access_log_rate),
+            metrics=self.metrics,
+            ids=ids,
+            now_us=now_us,
+            health=self.health,
+        )
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the background work."""

@@ -79,10 +79,14 @@ class FakeKeys:
         self.cached = cached or {}
         self.known = known or {}
         self.error: Exception | None = None
+        self.refused: set[bytes] = set()
         self.asked: list[bytes] = []
 
     def held(self, digest: bytes) -> Grant | None:
         return self.cached.get(digest)
+
+    def must_ask(self, digest: bytes) -> bool:
+        return digest not in self.refused
 
     async def find(self, digest: bytes) -> Grant | None:
         self.asked.append(digest)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 
@@ -7,6 +9,7 @@ from contract import key_format
 from edge_proxy.keys.resolve import AuthUnavailable
 from edge_proxy.pipeline import problems
 from edge_proxy.pipeline.authenticate import Authenticator
+from edge_proxy.pipeline.key_misses import MISSES_BURST, KeyMisses
 from edge_proxy.pipeline.problems import Refused
 from edge_proxy.process.metrics import WorkerMetrics
 from tests.support.edge_fakes import PEPPER, key
@@ -16,8 +19,14 @@ SECRET = key()
 DIGEST = key_format.digest(SECRET, PEPPER)
 
 
-def authenticator(keys):
-    return Authenticator(peppers=[PEPPER], keys=keys, metrics=WorkerMetrics(), decision_deadline_ms=50)
+def authenticator(keys, misses=None):
+    return Authenticator(
+        peppers=[PEPPER],
+        keys=keys,
+        misses=KeyMisses(lambda: 0.0) if misses is None else misses,
+        metrics=WorkerMetrics(),
+        decision_deadline_ms=50,
+    )
 
 
 def holding(**changes):
@@ -97,3 +106,52 @@ async def test_a_valid_key_that_may_not_do_this_is_refused_with_its_grant_set(ch
     assert await refusal(holding(**changes), asked, route(options)) is problem
     assert asked.grant is not None
     assert asked.wire is not None
+
+
+async def test_unknown_keys_of_one_address_are_asked_about_a_bounded_number_of_times():
+    keys = FakeKeys()
+    step = authenticator(keys)
+    found = [await refusal(step, exchange(request_head(secret=key(n)))) for n in range(2, MISSES_BURST + 7)]
+    assert found.count(problems.KEY_INVALID) == len(keys.asked) == MISSES_BURST
+    assert found[-5:] == [problems.TOO_MANY_UNKNOWN_KEYS] * 5
+    # Somebody else is not concerned, and neither is a key that is held.
+    stranger = exchange(request_head(secret=key(999)), FakeClient(peer="192.0.2.9"))
+    assert await refusal(step, stranger) is problems.KEY_INVALID
+    keys.cached[DIGEST] = held_grant(SECRET)
+    await step.authenticate(exchange(request_head(secret=SECRET)), route())
+
+
+async def test_many_unknown_keys_at_once_do_not_slip_through():
+    keys = FakeKeys()
+    is_over = asyncio.Event()
+
+    async def find(digest):
+        keys.asked.append(digest)
+        await is_over.wait()
+
+    keys.find = find
+    step = authenticator(keys)
+    asking = [asyncio.create_task(refusal(step, exchange(request_head(secret=key(n))))) for n in range(2, 400)]
+    await asyncio.sleep(0)
+    is_over.set()
+    found = await asyncio.gather(*asking)
+    assert found.count(problems.KEY_INVALID) == len(keys.asked) == MISSES_BURST
+
+
+async def test_known_keys_and_an_auth_that_is_away_use_nothing_up():
+    keys = FakeKeys(known={DIGEST: held_grant(SECRET)})
+    misses = KeyMisses(lambda: 0.0)
+    step = authenticator(keys, misses)
+    await step.authenticate(exchange(request_head(secret=SECRET)), route())
+    keys.error = AuthUnavailable()
+    assert await refusal(step, exchange(request_head(secret=key(2)))) is problems.KEYS_UNKNOWN
+    assert len(misses) == 0
+
+
+async def test_a_key_that_is_known_to_be_unknown_is_refused_without_a_question():
+    keys = FakeKeys()
+    keys.refused.add(DIGEST)
+    misses = KeyMisses(lambda: 0.0)
+    assert await refusal(authenticator(keys, misses), exchange(request_head(secret=SECRET))) is problems.KEY_INVALID
+    assert keys.asked == []
+    assert len(misses) == 0
