@@ -2,9 +2,10 @@
 
 Logs are JSON lines on stdout with time, level, service and whatever the request's context has bound (request id,
 organization, RPC). Metrics use the Prometheus client's default registry; label values are bounded by whoever observes
-(method names, reasons, never ids). Every line passes `mesh.redaction` on its way out, whoever
-wrote it. Traces are OpenTelemetry: spans exist only where an exporter is configured and the
-caller's `traceparent` (W3C) says sampled, so an unsampled request costs a header comparison.
+(method names, reasons, never ids). Every line passes `mesh.redaction` on its way out, whoever wrote it. A line that
+cannot be written (stdout is a file on a full disk) is lost and breaks nothing. Traces are OpenTelemetry: spans exist
+only where an exporter is configured and the caller's `traceparent` (W3C) says sampled, so an unsampled request costs a
+header comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from opentelemetry import trace
@@ -62,10 +63,10 @@ def configure_logging(name: str, *, level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, renderer, redact_line],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lossy(sys.stdout))),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_Lossy(sys.stdout))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -73,6 +74,28 @@ def configure_logging(name: str, *, level: str, form: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+
+
+class _Lossy:
+    """A stream that loses what it cannot write: whoever logs is in the middle of something more important.
+
+    Args:
+        stream: Where the lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what can be passed on."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure_tracing(name: str, exporter: SpanExporter) -> None:

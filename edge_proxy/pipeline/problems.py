@@ -97,6 +97,9 @@ LIMITER_UNAVAILABLE: Final = Problem(
 JOURNAL_FULL: Final = Problem(
     name="journal-full", status=503, title="Usage cannot be recorded right now.", headers=b"Retry-After: 5\r\n"
 )
+NO_WORKER: Final = Problem(
+    name="no-worker", status=503, title="Nobody can serve requests right now.", headers=b"Retry-After: 1\r\n"
+)
 UPSTREAM_UNREACHABLE: Final = Problem(name="upstream-unreachable", status=502, title="The upstream cannot be reached.")
 UPSTREAM_BUSY: Final = Problem(
     name="upstream-busy",

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from edge_proxy.process.metrics import LATENCY_BUCKETS_SECONDS
 
-_LARGEST: Final = frozenset({"tollway_edge_event_loop_lag_seconds"})
+# Of what is the same for all workers, or would mean nothing as a sum.
+_LARGEST: Final = frozenset({"tollway_edge_event_loop_lag_seconds", "tollway_edge_journal_quarantined_files"})
 _Key = tuple[str, str]
 
 

@@ -4,12 +4,17 @@ All workers accept from one shared socket, which the supervisor keeps open: a wo
 connections with it, and a worker that stops just stops accepting. (Of two SO_REUSEPORT sockets, closing one resets what
 is queued on it.) Workers are processes of their own, started with the socket's descriptor; a dead one is replaced with
 backoff, and its journal is adopted by the others.
+
+While no worker lives, the supervisor answers 503 by itself (`turn_away.py`): a connection that waits in the socket's
+queue for a worker that cannot start would hang. The same holds while the routes file cannot be copied because the disk
+is full: the supervisor tries again until it can.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,6 +28,7 @@ from aiohttp import web
 
 from edge_proxy.config import EdgeSettings
 from edge_proxy.process.exposition import Exposition
+from edge_proxy.process.turn_away import TurnAway
 from edge_proxy.routing import file as routes_file
 from mesh.config import host_port
 from mesh.service.process import ProcessContext
@@ -32,10 +38,15 @@ RESTART_SECONDS_MIN: Final = 0.1
 RESTART_SECONDS_MAX: Final = 5.0
 # A worker that lived this long did not fail at its start.
 STABLE_SECONDS: Final = 10.0
+# How long connections wait for the first workers before they are turned away.
+FIRST_START_SECONDS_MAX: Final = 5.0
+DISK_RETRY_SECONDS: Final = 1.0
 REPORT_TIMEOUT_SECONDS: Final = 0.3
 REPORT_BYTES_MAX: Final = 16 << 20
 # After a worker's own bounds for draining and flushing.
 STOP_GRACE_SECONDS: Final = 10.0
+
+FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = structlog.get_logger()
 
@@ -65,13 +76,15 @@ class Supervisor:
         self._listener = listen(settings.edge_listen)
         self._workers: dict[int, WorkerProcess] = {}
         self._exposition = Exposition()
+        self._turn_away = TurnAway(self._listener, lambda: self._exposition.count("tollway_edge_turned_away_total"))
+        self._is_first_start = True
         self._routes_path = settings.edge_data_dir / "routes.in-force.yaml"
         self._refused = ""
 
     async def run(self) -> None:
         """Serve until told to stop, then let every worker drain."""
-        self._settings.edge_data_dir.mkdir(parents=True, exist_ok=True)
-        self._take_routes()
+        asyncio.get_running_loop().call_later(FIRST_START_SECONDS_MAX, self._end_first_start)
+        await self._take_first_routes()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         runner = await self._start_admin()
         count = self._settings.edge_workers or len(os.sched_getaffinity(0))
@@ -90,9 +103,29 @@ class Supervisor:
             self._refused = f"routes: the file on disk was refused: {error.violations[0]}"
             log.error("routes_refused", violations=error.violations)  # noqa: TRY400 - the reason says it all
             return
+        except OSError as error:
+            self._exposition.count("tollway_edge_reloads_refused_total")
+            log.error("routes_not_copied", error=str(error))  # noqa: TRY400 - the reason says it all
+            return
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGHUP)
+
+    async def _take_first_routes(self) -> None:
+        """Take the routes, waiting for space where the disk is full; a file that is wrong ends the start."""
+        while not self._context.stopping.is_set():
+            try:
+                self._settings.edge_data_dir.mkdir(parents=True, exist_ok=True)
+                self._take_routes()
+            except OSError as error:
+                if error.errno not in FULL_DISK:
+                    raise
+                log.error("routes_not_copied", error=str(error))  # noqa: TRY400 - the reason says it all
+                self._end_first_start()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._context.stopping.wait(), DISK_RETRY_SECONDS)
+            else:
+                return
 
     def _take_routes(self) -> None:
         """Check the routes file and keep a copy.
@@ -148,16 +181,29 @@ class Supervisor:
             self._exposition.retire(worker.report.get("metrics", {}))
             if self._workers.get(index) is worker:
                 del self._workers[index]
+            self._end_first_start()
 
     async def _listen(self, worker: WorkerProcess, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 worker.report = json.loads(line)
                 worker.reported.set()
+                self._turn_away_or_not()
+
+    def _end_first_start(self) -> None:
+        """Let nobody wait for the first workers any longer."""
+        self._is_first_start = False
+        self._turn_away_or_not()
+
+    def _turn_away_or_not(self) -> None:
+        """Answer clients in the place of the workers exactly while none of them has told that it serves."""
+        is_served = any(worker.report for worker in self._workers.values())
+        self._turn_away.set(is_on=not (is_served or self._is_first_start or self._context.stopping.is_set()))
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
         # First no new connections: what is queued is still accepted by the workers, whoever comes later is refused
         # rather than reset.
+        self._turn_away.set(is_on=False)
         self._listener.close()
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
@@ -244,5 +290,6 @@ def listen(address: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"{address}: {error.strerror}") from None
+    listener.setblocking(False)
     listener.listen(BACKLOG)
     return listener

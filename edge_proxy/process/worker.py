@@ -53,6 +53,7 @@ from edge_proxy.process.metrics import WorkerMetrics
 from edge_proxy.process.routes_in_force import RoutesInForce
 from edge_proxy.routing import file as routes_file
 from edge_proxy.routing.routes import RouteTable
+from edge_proxy.usage.journal import quarantine
 from edge_proxy.usage.journal.writer import JournalWriter
 from edge_proxy.usage.sink.base import Sink
 from edge_proxy.usage.sink.ingest import IngestSink
@@ -96,6 +97,7 @@ class Worker:
         self._routes_path = routes_path
         self._routes_in_force = RoutesInForce(settings.edge_config, routes_file.read_text(routes_path))
         self._journals = settings.edge_data_dir / "journal"
+        self._quarantined_files = quarantine.count(self._journals)
         ids = RandomIds()
         self._clients = Clients(settings, process=PROCESS_NAME)
         self.metrics = WorkerMetrics()
@@ -175,7 +177,7 @@ class Worker:
         coroutines = (
             self._watch.run(),
             self._limiter.run(),
-            self._journal.sync_forever(),
+            self._journal.tend_forever(),
             self._sender.run(),
             self._key_saver.run(),
             self._measure_lag(),
@@ -229,6 +231,10 @@ class Worker:
             reasons.append(self._routes_in_force.reason)
         if not self._sink.is_available:
             reasons.append("metering: events wait in the journal")
+        if self._journal.is_blocked:
+            reasons.append(f"journal: cannot be written: {self._journal.blocked_by}")
+        if self._quarantined_files or self._sender.damage():
+            reasons.append("journal: some of it could not be read (see quarantine in the data folder)")
         return reasons
 
     def is_ready(self) -> bool:
@@ -245,9 +251,13 @@ class Worker:
 
     def report(self) -> dict[str, Any]:
         """Return state and numbers for the supervisor."""
+        self._quarantined_files = quarantine.count(self._journals)
         self.metrics.gauges.update(
             journal_bytes=self._journal.bytes_held,
             journal_lag_bytes=self._sender.lag_bytes,
+            journal_adopted_bytes=self._journal.adopted_bytes,
+            journal_quarantined_files=self._quarantined_files,
+            journal_blocked=float(self._journal.is_blocked),
             keys_held=len(self._cache),
             connections=len(self.server.connections),
             requests_in_flight=self._pipeline.in_flight,
@@ -256,6 +266,8 @@ class Worker:
         self.metrics.counters["sink_acknowledged_batches"] = self._sender.acknowledged_batches
         self.metrics.counters["sink_failures"] = self._sender.failures
         self.metrics.counters["connections_refused"] = self.server.connections_refused
+        self.metrics.counters["sink_dead_events"] = self._sink.dead_events
+        self._report_journal()
         self.metrics.counters["journals_adopted"] = self._sender.adopted
         self.metrics.counters["decision_batches"] = self._limiter.batches
         return {"ready": self.is_ready(), "degraded": self.degraded(), "metrics": self.metrics.snapshot()}
@@ -263,6 +275,16 @@ class Worker:
     def _resolve_keys(self, request: auth.ResolveKeysRequest, *, timeout: float) -> Any:
         # Looked up for each call: the channel may have been left behind.
         return self._clients.auth.ResolveKeys(request, timeout=timeout)
+
+    def _report_journal(self) -> None:
+        damage, counters = self._sender.damage(), self.metrics.counters
+        counters["journal_corrupt_bytes"] = damage.corrupt_bytes
+        counters["journal_gap_bytes"] = damage.gap_bytes
+        counters["journal_torn_bytes"] = damage.torn_bytes
+        counters["journal_damaged_headers"] = damage.headers
+        counters["journal_write_failures"] = self._journal.write_failures
+        counters["journal_sync_failures"] = self._journal.sync_failures
+        counters["journal_recoveries"] = self._journal.recoveries
 
     def _open_watch(self) -> Any:
         return self._clients.auth.WatchKeys(auth.WatchKeysRequest(), metadata=self._metadata("auth"))

@@ -31,6 +31,7 @@ EVENT_BYTES_MAX: Final = 4_096
 LOCK_NAME: Final = "lock"
 ACKNOWLEDGED_NAME: Final = "acknowledged"
 SEGMENT_SUFFIX: Final = ".segment"
+PROBE_SUFFIX: Final = ".probe"
 
 _HEADER: Final = struct.Struct("<6sH16sQQ")
 _CRC: Final = struct.Struct("<I")
@@ -65,13 +66,15 @@ class Scan:
 
     Args:
         payloads: In order.
-        size: Bytes read, the last whole record's end; corrupt gaps between records are included.
-        corrupt_bytes: How many of them were not records.
+        size: Bytes read, the last whole record's end; corrupt ranges between records are included.
+        corrupt: The ranges that were not records, as offsets.
+        is_cut_off: Whether what follows looks like a record that is not all there.
     """
 
     payloads: list[bytes]
     size: int
-    corrupt_bytes: int
+    corrupt: list[tuple[int, int]]
+    is_cut_off: bool
 
 
 def segment_name(number: int) -> str:
@@ -123,8 +126,8 @@ def scan(data: bytes, *, count_max: int, is_last: bool) -> Scan:
             corruption; otherwise an incomplete one is left for the next call.
     """
     payloads: list[bytes] = []
+    corrupt: list[tuple[int, int]] = []
     position = 0
-    corrupt_bytes = 0
     end = len(data)
     while position < end and len(payloads) < count_max:
         payload = _record_at(data, position)
@@ -138,12 +141,13 @@ def scan(data: bytes, *, count_max: int, is_last: bool) -> Scan:
         if found is None:
             if not is_last and end - position > EVENT_BYTES_MAX + RECORD_OVERHEAD_BYTES:
                 # More than a whole record is unreadable: nothing that comes later can mend its start.
-                corrupt_bytes += end - position - EVENT_BYTES_MAX - RECORD_OVERHEAD_BYTES
-                position = end - EVENT_BYTES_MAX - RECORD_OVERHEAD_BYTES
+                readable_from = end - EVENT_BYTES_MAX - RECORD_OVERHEAD_BYTES
+                corrupt.append((position, readable_from))
+                position = readable_from
             break
-        corrupt_bytes += found - position
+        corrupt.append((position, found))
         position = found
-    return Scan(payloads=payloads, size=position, corrupt_bytes=corrupt_bytes)
+    return Scan(payloads=payloads, size=position, corrupt=corrupt, is_cut_off=_is_cut_off(data, position))
 
 
 def encode_acknowledged(position: int) -> bytes:
@@ -152,11 +156,11 @@ def encode_acknowledged(position: int) -> bytes:
     return packed + _CRC.pack(zlib.crc32(packed))
 
 
-def decode_acknowledged(data: bytes) -> int:
-    """Read the `acknowledged` file; 0 where it is damaged, which only means sending again."""
+def decode_acknowledged(data: bytes) -> int | None:
+    """Read the `acknowledged` file; None where it is damaged, which only means sending again."""
     packed, checksum = data[: _ACKNOWLEDGED.size], data[_ACKNOWLEDGED.size :]
     if len(packed) < _ACKNOWLEDGED.size or _CRC.pack(zlib.crc32(packed)) != checksum:
-        return 0
+        return None
     return int(_ACKNOWLEDGED.unpack(packed)[0])
 
 

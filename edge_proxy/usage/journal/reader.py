@@ -1,8 +1,14 @@
-"""Reads a journal's records in order, from any position that is a record's start."""
+"""Reads a journal's records in order, from any position that is a record's start.
+
+Where the bytes are not what they should be, reading goes on at the next record that checks, or at the next segment.
+What was passed over is counted in `Damage`, each byte once, however often it is read again after the sink was away, and
+the segment is noted so that it is kept for a person.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,15 +16,8 @@ from uuid import UUID
 
 import structlog
 
-from edge_proxy.usage.journal.format import (
-    ACKNOWLEDGED_NAME,
-    HEADER_BYTES,
-    SEGMENT_SUFFIX,
-    NotASegment,
-    decode_acknowledged,
-    decode_header,
-    scan,
-)
+from edge_proxy.usage.journal.format import ACKNOWLEDGED_NAME, HEADER_BYTES, decode_acknowledged, scan, segment_name
+from edge_proxy.usage.journal.segments import Damage, Place
 
 READ_BYTES_MAX: Final = 1 << 18
 
@@ -41,104 +40,120 @@ class Batch:
 
 
 class JournalReader:
-    """Reads one journal. The writer may append meanwhile: `end` says how far is safe."""
+    """Reads one journal.
 
-    def __init__(self, path: Path, journal_id: UUID) -> None:
+    Args:
+        path: The journal's folder.
+        journal_id: Its name.
+        places: Says where the records lie; asked at each read, because a writer goes on.
+        damage: Where losses are counted.
+    """
+
+    def __init__(self, path: Path, journal_id: UUID, places: Callable[[], Sequence[Place]], damage: Damage) -> None:
         self._path = path
         self._journal_id = journal_id
-        self._file = -1
-        self._base = 0
-        self._name = ""
-        self.corrupt_bytes = 0
+        self._places = places
+        self._damage = damage
+        self._descriptor = -1
+        self._number = 0
+        self._reported_to = 0
 
-    def read(self, position: int, *, end: int | None, count_max: int) -> Batch:
-        """Read up to `count_max` events.
+    def read(self, position: int, *, count_max: int) -> Batch:
+        """Read up to `count_max` events from a position on.
 
-        Args:
-            position: Where to start.
-            end: Where the writer has got to, or None for a journal that nobody writes any more.
-            count_max: How many at most.
+        A stretch that cannot be read ends the batch, so that a journal full of rubbish holds nobody up.
         """
         payloads: list[bytes] = []
-        while len(payloads) < count_max and (end is None or position < end):
-            size = self._segment_size(position, is_live=end is not None)
-            if size is None:
+        places = self._places()
+        while len(payloads) < count_max:
+            place = next((each for each in places if each.end > position), None)
+            if place is None:
                 break
-            offset = position - self._base
-            wanted = min(READ_BYTES_MAX, size - offset)
-            data = os.pread(self._file, wanted, HEADER_BYTES + offset)
-            is_last = offset + len(data) >= size
-            found = scan(data, count_max=count_max - len(payloads), is_last=is_last)
-            payloads += found.payloads
-            position += found.size
-            if found.corrupt_bytes:
-                self._report(found.corrupt_bytes, position)
-            if found.size == 0:
-                if is_last and not self._has_successor():
-                    break
-                position = self._skip_rest(position, size)
+            if position < place.base:
+                self._report_gap(position, place)
+                position = place.base
+            start = position
+            position, found = self._read_piece(place, position, count_max - len(payloads))
+            payloads += found
+            if not found and position > start:
+                break
         return Batch(journal_id=self._journal_id, next_position=position, payloads=payloads)
-
-    def first_position(self, acknowledged: int) -> int:
-        """Return where to start: what was acknowledged, or the first record that is still there."""
-        return max(acknowledged, min((base for _, base in self._segments()), default=0))
 
     def close(self) -> None:
         """Let go of the open segment."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+        self._number = 0
 
-    def _segment_size(self, position: int, *, is_live: bool) -> int | None:
-        """Open the segment that holds a position and return its size in record bytes."""
-        if self._file >= 0:
-            size = os.fstat(self._file).st_size - HEADER_BYTES
-            if self._base <= position < self._base + size:
-                return size
-        for name, base in reversed(self._segments()):
-            if base <= position:
-                self._open(name, base)
-                size = os.fstat(self._file).st_size - HEADER_BYTES
-                return size if position < base + size or is_live else None
-        # What held this position is gone: go on where the journal starts now.
-        return None
+    def _read_piece(self, place: Place, position: int, count_max: int) -> tuple[int, list[bytes]]:
+        wanted = min(READ_BYTES_MAX, place.end - position)
+        data = self._bytes(place, position, wanted)
+        reaches_end = len(data) < wanted or position + len(data) >= place.end
+        found = scan(data, count_max=count_max, is_last=reaches_end)
+        next_position = position + found.size
+        for start, end in found.corrupt:
+            self._report_corrupt(place, position + start, position + end)
+        if found.size == 0 or (reaches_end and not found.payloads):
+            # Nothing more can be read in this segment.
+            self._report_tail(place, next_position, is_cut_off=found.is_cut_off)
+            next_position = place.end
+        return next_position, found.payloads
 
-    def _segments(self) -> list[tuple[str, int]]:
-        segments = []
-        for entry in sorted(self._path.glob(f"*{SEGMENT_SUFFIX}")):
-            with entry.open("rb") as file:
-                try:
-                    segments.append((entry.name, decode_header(file.read(HEADER_BYTES)).base_position))
-                except NotASegment:
-                    # A header that was being written when the machine stopped: there are no records behind it.
-                    log.warning("journal_segment_unreadable", journal=str(self._journal_id), segment=entry.name)
-        return segments
+    def _bytes(self, place: Place, position: int, wanted: int) -> bytes:
+        try:
+            self._open(place.number)
+            return os.pread(self._descriptor, wanted, HEADER_BYTES + position - place.base)
+        except OSError as error:
+            log.error(  # noqa: TRY400 - the reason says it all
+                "journal_segment_unreadable", journal=str(self._journal_id), segment=place.number, error=str(error)
+            )
+            return b""
 
-    def _open(self, name: str, base: int) -> None:
-        if name == self._name and self._file >= 0:
+    def _open(self, number: int) -> None:
+        if number == self._number and self._descriptor >= 0:
             return
         self.close()
-        self._file = os.open(self._path / name, os.O_RDONLY)
-        self._name, self._base = name, base
+        self._descriptor = os.open(self._path / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
+        self._number = number
 
-    def _has_successor(self) -> bool:
-        return any(name > self._name for name, _ in self._segments())
+    def _unreported(self, start: int, end: int) -> int:
+        """Return how many bytes of a range were not reported before, and note them."""
+        count = end - max(start, self._reported_to)
+        self._reported_to = max(self._reported_to, end)
+        return max(0, count)
 
-    def _skip_rest(self, position: int, size: int) -> int:
-        """Give up on the unreadable end of a segment that has a successor."""
-        later = [base for name, base in self._segments() if name > self._name]
-        target = min(later) if later else self._base + size
-        self._report(target - position, target)
-        return target
+    def _report_gap(self, position: int, place: Place) -> None:
+        count = self._unreported(position, place.base)
+        self._damage.gap_bytes += count
+        if count:
+            log.error("journal_gap", journal=str(self._journal_id), gap_bytes=count, next_segment=place.number)
 
-    def _report(self, corrupt_bytes: int, position: int) -> None:
-        self.corrupt_bytes += corrupt_bytes
-        log.error("journal_corrupt", journal=str(self._journal_id), corrupt_bytes=corrupt_bytes, next_position=position)
+    def _report_corrupt(self, place: Place, start: int, end: int) -> None:
+        self._damage.segments.add(place.number)
+        count = self._unreported(start, end)
+        self._damage.corrupt_bytes += count
+        if count:
+            log.error(
+                "journal_corrupt",
+                journal=str(self._journal_id),
+                segment=place.number,
+                corrupt_bytes=count,
+                next_position=end,
+            )
+
+    def _report_tail(self, place: Place, position: int, *, is_cut_off: bool) -> None:
+        if position >= place.end:
+            return
+        if place.may_be_torn and is_cut_off:
+            self._damage.torn_bytes += self._unreported(position, place.end)
+        else:
+            self._report_corrupt(place, position, place.end)
 
 
-def read_acknowledged(path: Path) -> int:
-    """Return the position that the sink had committed when a journal was left."""
+def read_acknowledged(path: Path) -> int | None:
+    """Return the position that the sink had committed when a journal was left; None where that cannot be read."""
     try:
         return decode_acknowledged((path / ACKNOWLEDGED_NAME).read_bytes())
     except OSError:
-        return 0
+        return None

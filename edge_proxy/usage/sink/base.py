@@ -14,6 +14,9 @@ class SinkUnavailable(Exception):
 class Sink(Protocol):
     """Where journalled events go. Sending the same events twice must count them once."""
 
+    dead_events: int
+    """Events that the sink has told to be dead letters."""
+
     @property
     def is_available(self) -> bool:
         """Tell whether the sink can take events, as far as is known."""

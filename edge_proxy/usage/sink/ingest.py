@@ -39,6 +39,7 @@ class IngestSink:
         self._batch_id = 0
         self._write_lock = asyncio.Lock()
         self.is_available = True
+        self.dead_events = 0
 
     async def send(self, batch: Batch) -> None:
         """Send a batch and wait for its commit."""
@@ -50,6 +51,7 @@ class IngestSink:
             self._break(f"no answer in {ANSWER_SECONDS:.0f} s")
             raise SinkUnavailable from None
         self.is_available = True
+        self.dead_events += answer.dead_count
         if answer.dead_count:
             log.error("events_dead", count=answer.dead_count, journal=str(batch.journal_id))
 

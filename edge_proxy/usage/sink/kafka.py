@@ -37,6 +37,8 @@ class KafkaSink:
         self._producer: Producer = None
         self._start_lock = asyncio.Lock()
         self.is_available = True
+        # Who reads the topic finds them; the broker does not tell.
+        self.dead_events = 0
 
     async def send(self, batch: Batch) -> None:
         """Produce every event of a batch and wait for all acknowledgements."""

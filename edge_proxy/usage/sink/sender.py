@@ -3,6 +3,8 @@
 Each journal has a pump. It reads batches of up to `BATCH_EVENTS_MAX`, keeps up to `IN_FLIGHT_MAX` of them with the sink
 and acknowledges them in order. When the sink is away it tries again, with backoff and jitter, from the acknowledged
 position; what was committed without our knowing is sent again and counted once, because events carry their own ids.
+
+A journal that cannot be removed once it is sent (the disk fails or is full) is kept, locked, until it can be.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from typing import Final
 
 import structlog
 
-from edge_proxy.usage.journal.adoption import AdoptedJournal, adopt
+from edge_proxy.usage.journal.adoption import AdoptedJournal, NotRead, adopt
 from edge_proxy.usage.journal.reader import Batch, JournalReader
+from edge_proxy.usage.journal.segments import Damage
 from edge_proxy.usage.journal.writer import JournalWriter
 from edge_proxy.usage.sink.base import Sink, SinkUnavailable
 
@@ -48,9 +51,11 @@ class Sender:
         self._root = root
         self._writer = writer
         self._sink = sink
-        self._reader = JournalReader(writer.path, writer.journal_id)
+        self._reader = JournalReader(writer.path, writer.journal_id, writer.places, writer.damage)
         self._is_flushing = asyncio.Event()
         self._progress = asyncio.Event()
+        self._held: list[AdoptedJournal] = []
+        self._past_damage = Damage()
         self.adopted = 0
         self.acknowledged_batches = 0
         self.failures = 0
@@ -59,6 +64,13 @@ class Sender:
     def lag_bytes(self) -> int:
         """Return how much of the own journal the sink has not committed."""
         return self._writer.position - self._writer.acknowledged
+
+    def damage(self) -> Damage:
+        """Return what could not be read since this worker started, in its own journal and in adopted ones."""
+        total = Damage()
+        for each in (self._past_damage, self._writer.damage, *(journal.damage for journal in self._held)):
+            total.add(each)
+        return total
 
     async def run(self) -> None:
         """Send the own journal and adopt others, until cancelled."""
@@ -102,41 +114,61 @@ class Sender:
 
     async def _pump_own(self) -> None:
         def read(position: int) -> Batch:
-            return self._reader.read(position, end=self._writer.position, count_max=BATCH_EVENTS_MAX)
+            return self._reader.read(position, count_max=BATCH_EVENTS_MAX)
 
         await self._pump(read_batch=read, start=self._writer.acknowledged, acknowledge=self._writer.acknowledge)
 
     async def _adopt_forever(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             # A few system calls; in a thread, what was adopted could be lost to a cancellation.
-            for journal in adopt(self._root):
-                tasks.create_task(self._send_adopted(journal))
+            try:
+                for journal in adopt(self._root):
+                    tasks.create_task(self._send_adopted(journal))
+            except OSError as error:
+                log.error("journals_not_adopted", error=str(error))  # noqa: TRY400 - the reason says it all
             await asyncio.sleep(ADOPTION_SECONDS)
 
     async def _send_adopted(self, journal: AdoptedJournal) -> None:
         self.adopted += 1
+        self._held.append(journal)
+        self._weigh()
+        try:
+            await self._send_to_its_end(journal)
+            log.info("journal_sent", journal=str(journal.journal_id), position=journal.position)
+        except NotRead:
+            # The next adoption reads it again.
+            log.exception("journal_not_read")
+        finally:
+            journal.let_go()
+            self._held.remove(journal)
+            self._past_damage.add(journal.damage)
+            self._weigh()
+
+    async def _send_to_its_end(self, journal: AdoptedJournal) -> None:
         backoff_seconds = BACKOFF_SECONDS_MIN
-        position = journal.acknowledged
 
         def read(start: int) -> Batch:
-            return journal.reader.read(start, end=None, count_max=BATCH_EVENTS_MAX)
+            return journal.reader.read(start, count_max=BATCH_EVENTS_MAX)
 
-        def acknowledge(acknowledged: int) -> None:
-            nonlocal position
-            position = acknowledged
+        def acknowledge(position: int) -> None:
+            journal.acknowledge(position)
+            self._weigh()
 
-        try:
-            while True:
-                try:
-                    await self._pump(read_batch=read, start=position, acknowledge=acknowledge)
-                    break
-                except SinkUnavailable:
-                    backoff_seconds = await self._back_off(backoff_seconds)
-        except asyncio.CancelledError:
-            journal.let_go()
-            raise
-        log.info("journal_sent", journal=str(journal.journal_id), position=position)
-        journal.finish()
+        while True:
+            try:
+                await self._pump(read_batch=read, start=journal.position, acknowledge=acknowledge)
+                journal.finish()
+            except SinkUnavailable:
+                backoff_seconds = await self._back_off(backoff_seconds)
+            except OSError as error:
+                log.warning("journal_not_removed", journal=str(journal.journal_id), error=str(error))
+                backoff_seconds = await self._back_off(backoff_seconds)
+            else:
+                return
+
+    def _weigh(self) -> None:
+        """Count what was adopted into the bound of this worker's own journal."""
+        self._writer.adopted_bytes = sum(journal.bytes_held for journal in self._held)
 
     async def _back_off(self, backoff_seconds: float) -> float:
         self.failures += 1

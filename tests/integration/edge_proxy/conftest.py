@@ -118,6 +118,10 @@ class Edge:
     async def healthy(self) -> None:
         await self.until(lambda: not self.worker.degraded())
 
+    async def healthy_but(self, reason: str) -> None:
+        """Wait until one thing and nothing else is wrong."""
+        await self.until(lambda: len(self.worker.degraded()) == 1 and self.worker.degraded()[0].startswith(reason))
+
     async def stop(self, *, drain: bool = True) -> None:
         await self._acceptor.stop()
         if drain:

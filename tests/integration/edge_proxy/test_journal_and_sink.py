@@ -5,7 +5,7 @@ import errno
 import json
 import os
 
-from edge_proxy.usage.journal.format import segment_name
+from edge_proxy.usage.journal.format import HEADER_BYTES, segment_name
 
 
 async def test_answer_is_held_back_until_its_event_is_written(edge, monkeypatch):
@@ -46,8 +46,9 @@ async def test_segments_are_dropped_once_acknowledged(surroundings):
     await edge.events(400)
     await edge.until(lambda: edge.worker._sender.lag_bytes == 0)
     segments = list(edge.worker._journal.path.glob("*.segment"))
-    assert [path.name for path in segments] == [segment_name(edge.worker._journal._segment_number)]
-    assert edge.worker._journal._segment_number > 1
+    last = edge.worker._journal.places()[-1].number
+    assert [path.name for path in segments] == [segment_name(last)]
+    assert last > 1
     await edge.stop()
 
 
@@ -91,16 +92,20 @@ async def test_what_a_dead_worker_left_is_adopted_and_sent(surroundings):
     await edge.stop()
 
 
-async def test_journal_that_cannot_be_written_aborts_the_answer_and_is_not_ready(edge, monkeypatch):
-    real = os.write
-    target = edge.worker._journal._file
+async def test_full_disk_resets_what_it_cost_refuses_the_rest_at_once_and_heals_by_itself(edge, monkeypatch):
+    assert (await edge.request("/x")).status == 200
+    real, target = os.write, edge.worker._journal._segment
 
     def full(descriptor: int, data: bytes) -> int:
         if descriptor == target:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor, data)
 
+    def no_space(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
     async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         try:
@@ -108,8 +113,41 @@ async def test_journal_that_cannot_be_written_aborts_the_answer_and_is_not_ready
         except ConnectionResetError:
             received = b""
     assert received == b""
-    assert (await edge.request("/health/ready", key="")).status == 503
-    assert (await edge.request("/x")).status == 503
+    health = await edge.request("/health/ready", key="")
+    assert health.status == 503
+    assert "No space left" in json.loads(health.body)["degraded"][0]
+    refused = await edge.request("/x")
+    assert (refused.status, json.loads(refused.body)["type"]) == (503, "/problems/journal-full")
+    monkeypatch.undo()
+    await edge.until(edge.worker.is_ready)
+    assert (await edge.request("/x")).status == 200
+    assert len(await edge.events(2)) == 2
+    assert edge.worker.degraded() == []
+
+
+async def test_damage_in_a_left_journal_degrades_health_and_is_counted(surroundings):
+    edge = surroundings
+    edge.backend.metering.fail = True
+    await edge.start()
+    await edge.until(lambda: edge.worker._limiter.is_healthy and edge.worker._watch.is_connected)
+    for _ in range(5):
+        assert (await edge.request("/x")).status == 200
+    left = edge.worker._journal.path
+    edge.worker._sender.flush = lambda _seconds: asyncio.sleep(0)
+    await edge.stop()
+    segment = left / segment_name(1)
+    content = bytearray(segment.read_bytes())
+    content[HEADER_BYTES + 20] ^= 1
+    segment.write_bytes(content)
+    edge.backend.metering.fail = False
+    await edge.start()
+    assert len(await edge.events(4)) == 4
+    await edge.until(lambda: not left.exists())
+    await edge.healthy_but("journal: some of it could not be read")
+    edge.worker.report()
+    assert edge.worker.metrics.counters["journal_corrupt_bytes"] > 50
+    assert edge.worker.metrics.gauges["journal_quarantined_files"] == 1
+    await edge.stop()
 
 
 async def test_refused_requests_with_a_valid_key_are_events_and_others_are_only_counted(edge):

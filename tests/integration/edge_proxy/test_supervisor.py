@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -141,6 +142,9 @@ async def test_every_answer_that_arrived_whole_is_an_event_although_workers_are_
                 while not stop.is_set():
                     writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {running.key}\r\n\r\n".encode())
                     head = await reader.readuntil(b"\r\n\r\n")
+                    if b"HTTP/1.1 503" in head:
+                        # Both workers are between two lives.
+                        break
                     assert head.startswith(b"HTTP/1.1 200")
                     await reader.readexactly(5)
                     answered.append(UUID(re.search(rb"X-Request-Id: (\S+)", head)[1].decode()).bytes)
@@ -276,3 +280,66 @@ async def test_wrong_routes_file_is_told_completely_and_status_2(running, tmp_pa
     assert other.returncode == 2
     for place in ("upstreams.a.urls", "routes[0].id", "routes[0].match"):
         assert place in errors.decode()
+
+
+def limit_file_sizes(pid: int, size: int) -> None:
+    """Let a process write no file beyond a size: what a full disk is to it, without a disk that is full."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+async def statuses_until(running, wanted: int, *, seconds: float = 15.0) -> set[int]:
+    """Send requests until one is answered as wanted; each is answered, or its connection broken, at once."""
+    seen = set()
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                async with asyncio.timeout(5):
+                    status = await running.get()
+            except (OSError, IndexError):
+                continue
+            if status == wanted:
+                return seen
+            seen.add(status)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_disk_that_was_full_heals_without_a_restart(running):
+    pids = await running.pids()
+    for pid in pids:
+        limit_file_sizes(pid, 10)
+    assert await statuses_until(running, 503) <= {200}
+    for _ in range(20):
+        with contextlib.suppress(OSError, IndexError):
+            assert await running.get() == 503
+    for pid in pids:
+        limit_file_sizes(pid, resource.RLIM_INFINITY)
+    async with asyncio.timeout(10):
+        while {await running.get() for _ in range(20)} != {200}:
+            await asyncio.sleep(0.05)
+    assert await running.pids() == pids
+
+
+async def test_on_a_disk_that_is_full_at_the_start_clients_get_503_at_once_and_it_heals(running):
+    running.process.terminate()
+    await running.process.wait()
+    command = (sys.executable, "-m", "edge_proxy")
+    running.process = await asyncio.create_subprocess_exec(
+        *command,
+        env=running.environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    await statuses_until(running, 503)
+    for _ in range(20):
+        assert await asyncio.wait_for(running.get(), 2) == 503
+    limit_file_sizes(running.process.pid, resource.RLIM_INFINITY)
+    assert await statuses_until(running, 200) <= {503}
+
+
+async def test_while_no_worker_lives_clients_are_turned_away_at_once(running):
+    for pid in await running.pids():
+        os.kill(pid, signal.SIGKILL)
+    assert await statuses_until(running, 503) <= {200}
+    assert await statuses_until(running, 200) <= {503}
+    assert "tollway_edge_turned_away_total" in await running.metrics()

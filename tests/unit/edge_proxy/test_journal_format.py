@@ -33,7 +33,7 @@ def whole(payloads):
 def test_what_was_appended_is_read_back_in_order(payloads):
     data = whole(payloads)
     found = scan(data, count_max=1_000, is_last=True)
-    assert (found.payloads, found.size, found.corrupt_bytes) == (payloads, len(data), 0)
+    assert (found.payloads, found.size, found.corrupt) == (payloads, len(data), [])
 
 
 @given(PAYLOADS, st.data())
@@ -47,7 +47,8 @@ def test_crash_at_any_byte_leaves_exactly_the_records_that_were_complete(payload
         size += RECORD_OVERHEAD_BYTES + len(payload)
         complete.append(payload)
     found = scan(content[:cut], count_max=1_000, is_last=True)
-    assert (found.payloads, found.size, found.corrupt_bytes) == (complete, size, 0)
+    assert (found.payloads, found.size, found.corrupt) == (complete, size, [])
+    assert found.is_cut_off
 
 
 @given(PAYLOADS.filter(bool), st.data())
@@ -63,7 +64,7 @@ def test_flipped_bit_is_detected_and_only_its_record_is_lost(payloads, data):
     found = scan(bytes(content), count_max=1_000, is_last=True)
     assert found.payloads == payloads[:hit] + payloads[hit + 1 :]
     if hit < len(payloads) - 1:
-        assert found.corrupt_bytes == RECORD_OVERHEAD_BYTES + len(payloads[hit])
+        assert sum(end - start for start, end in found.corrupt) == RECORD_OVERHEAD_BYTES + len(payloads[hit])
 
 
 @settings(max_examples=30)
@@ -108,5 +109,5 @@ def test_header_round_trips_and_every_flipped_byte_is_refused():
 def test_damaged_acknowledged_position_only_means_sending_again():
     data = encode_acknowledged(987)
     assert decode_acknowledged(data) == 987
-    assert decode_acknowledged(data[:-1] + b"?") == 0
-    assert decode_acknowledged(b"") == 0
+    assert decode_acknowledged(data[:-1] + b"?") is None
+    assert decode_acknowledged(b"") is None

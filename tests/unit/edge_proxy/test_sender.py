@@ -77,3 +77,49 @@ async def test_left_journals_are_sent_to_their_end_and_removed(tmp_path):
     await asyncio.gather(task, return_exceptions=True)
     assert len(set(sink.received)) == 30
     own.close()
+
+
+async def test_what_was_adopted_takes_room_until_it_is_sent(tmp_path):
+    left = JournalWriter(tmp_path, UUID(int=1), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0)
+    for number in range(30):
+        await left.append(b"left-%04d" % number)
+    left.close()
+    own = JournalWriter(tmp_path, UUID(int=2), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0)
+    sink = MemorySink([True] * 10_000)
+    sender = Sender(tmp_path, own, sink)
+    task = asyncio.create_task(sender.run())
+    async with asyncio.timeout(10):
+        while own.adopted_bytes != left.position:
+            await asyncio.sleep(0.001)
+        sink.failures.clear()
+        while own.adopted_bytes:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    own.close()
+
+
+async def test_two_adopters_at_once_send_everything_and_leave_nothing(tmp_path):
+    for number in range(1, 6):
+        left = JournalWriter(
+            tmp_path, UUID(int=number), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0
+        )
+        for event in range(20):
+            await left.append(b"left-%d-%04d" % (number, event))
+        left.close()
+    sink = MemorySink([False, True, False, True, True])
+    owns = [
+        JournalWriter(tmp_path, UUID(int=number), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0)
+        for number in (11, 12)
+    ]
+    tasks = [asyncio.create_task(Sender(tmp_path, own, sink).run()) for own in owns]
+    async with asyncio.timeout(10):
+        while len(list(tmp_path.iterdir())) > 2:
+            await asyncio.sleep(0.001)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(set(sink.received)) == 100
+    for own in owns:
+        own.close()
+    assert list(tmp_path.iterdir()) == []

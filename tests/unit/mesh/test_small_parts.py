@@ -214,3 +214,17 @@ def test_logs_are_json_lines_with_service_time_and_level(capsys, monkeypatch):
     assert {"service", "time", "level", "event", "request_id", "status"} <= set(line)
     assert (line["service"], line["level"], line["request_id"]) == ("metering", "info", "r1")
     structlog.reset_defaults()
+
+
+def test_a_log_line_that_cannot_be_written_breaks_nothing(monkeypatch):
+    class Full:
+        def write(self, _text=""):
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    observability.configure_logging("test", level="info", form="json")
+    structlog.get_logger().error("disk_is_full")
+    monkeypatch.undo()
+    structlog.reset_defaults()
