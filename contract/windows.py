@@ -8,6 +8,10 @@ every place that a new kind must be added to. The numbers of kinds and scopes ar
 by `limit` per millisecond and grows by cost x period. All of it is integers, so nothing is rounded and nothing drifts;
 Lua counts in doubles, which hold integers below 2^53 exactly, hence `EXACT_MAX`.
 
+**Sliding window.** The period is cut into `SLICES` slices. Its state is the number of the newest slice and the units
+taken in each of the last `SLICES + 1`: as many as an interval of one period can touch. Their sum never exceeds the
+limit, so no interval of one period holds more; in exchange a unit comes back up to one slice after its period.
+
 **Calendar window.** Its state is the number of the day or month, the units taken in it, and whether metering has been
 asked about them. `calendar_windows.py` has the calendar.
 """
@@ -15,7 +19,7 @@ asked about them. `calendar_windows.py` has the calendar.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import Final, assert_never
@@ -29,6 +33,8 @@ PERIOD_SECONDS_MAX: Final = 31 * 86_400
 # Lua counts in doubles, and limit x period in milliseconds must be exact in one.
 EXACT_MAX: Final = 2**53 - 1
 CALENDAR_LIMIT_MAX: Final = 2**52
+SLIDING_LIMIT_MAX: Final = 2**52
+SLICES: Final = 32
 
 
 class WindowKind(IntEnum):
@@ -37,6 +43,7 @@ class WindowKind(IntEnum):
     TOKEN_BUCKET = pb.WINDOW_KIND_TOKEN_BUCKET
     CALENDAR_DAY = pb.WINDOW_KIND_CALENDAR_DAY
     CALENDAR_MONTH = pb.WINDOW_KIND_CALENDAR_MONTH
+    SLIDING = pb.WINDOW_KIND_SLIDING
 
 
 class WindowScope(IntEnum):
@@ -75,6 +82,8 @@ def state_fields(kind: WindowKind) -> tuple[str, ...]:
             return ("debt",)
         case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
             return ("id", "used", "is_seeded")
+        case WindowKind.SLIDING:
+            return ("newest", *(f"used_{number}" for number in range(SLICES + 1)))
         case _:
             assert_never(kind)
 
@@ -84,7 +93,7 @@ def lua_constants() -> str:
     names = ", ".join(kind.name for kind in WindowKind)
     numbers = ", ".join(str(int(kind)) for kind in WindowKind)
     lengths = ", ".join(f"[{kind.name}] = {len(state_fields(kind))}" for kind in WindowKind)
-    return f"local {names} = {numbers}\nlocal STATE_LENGTH = {{{lengths}}}\n"
+    return f"local {names} = {numbers}\nlocal STATE_LENGTH = {{{lengths}}}\nlocal SLICES = {SLICES}\n"
 
 
 def calendar_window_id(kind: WindowKind, instant: CalendarInstant) -> int:
@@ -98,8 +107,8 @@ def calendar_window_id(kind: WindowKind, instant: CalendarInstant) -> int:
             return instant.day
         case WindowKind.CALENDAR_MONTH:
             return instant.month
-        case WindowKind.TOKEN_BUCKET:
-            raise ValueError("a token bucket has no calendar")
+        case WindowKind.TOKEN_BUCKET | WindowKind.SLIDING:
+            raise ValueError("the kind has no calendar")
         case _:
             assert_never(kind)
 
@@ -115,8 +124,8 @@ def calendar_window_start(kind: WindowKind, instant: CalendarInstant) -> datetim
             return day_start(instant)
         case WindowKind.CALENDAR_MONTH:
             return month_start(instant)
-        case WindowKind.TOKEN_BUCKET:
-            raise ValueError("a token bucket has no calendar")
+        case WindowKind.TOKEN_BUCKET | WindowKind.SLIDING:
+            raise ValueError("the kind has no calendar")
         case _:
             assert_never(kind)
 
@@ -132,8 +141,8 @@ def calendar_left_ms(kind: WindowKind, instant: CalendarInstant) -> int:
             return instant.day_left_ms
         case WindowKind.CALENDAR_MONTH:
             return instant.month_left_ms
-        case WindowKind.TOKEN_BUCKET:
-            raise ValueError("a token bucket has no calendar")
+        case WindowKind.TOKEN_BUCKET | WindowKind.SLIDING:
+            raise ValueError("the kind has no calendar")
         case _:
             assert_never(kind)
 
@@ -176,15 +185,59 @@ def bucket_whole_ms(debt: int, limit: int) -> int:
     return -(-debt // limit)
 
 
+# Sliding window.
+
+
+def slice_of(now_ms: int, period_ms: int) -> int:
+    """Return the number of the slice that an instant falls into."""
+    return now_ms * SLICES // period_ms
+
+
+def slice_back_ms(number: int, period_ms: int) -> int:
+    """Return the instant, in milliseconds, at which the units of a slice come back."""
+    return -(-(number + SLICES + 1) * period_ms // SLICES)
+
+
+@dataclass(slots=True)
+class Slices:
+    """The units taken in the last slices of a sliding window. One that goes back in time stays where it was."""
+
+    newest: int = 0
+    used: list[int] = field(default_factory=lambda: [0] * (SLICES + 1))
+
+    def advance(self, now_ms: int, period_ms: int) -> None:
+        """Forget what has come back by an instant."""
+        current = slice_of(now_ms, period_ms)
+        for number in range(max(self.newest + 1, current - SLICES), current + 1):
+            self.used[number % (SLICES + 1)] = 0
+        self.newest = max(self.newest, current)
+
+    def total(self) -> int:
+        """Return the units that have not come back."""
+        return sum(self.used)
+
+    def take(self, units: int) -> None:
+        """Take units in the newest slice."""
+        self.used[self.newest % (SLICES + 1)] += units
+
+    def back_ms(self, units: int, period_ms: int) -> int:
+        """Return the instant at which so many units have come back; with fewer units taken, that of the newest."""
+        for number in range(self.newest - SLICES, self.newest + 1):
+            units -= self.used[number % (SLICES + 1)]
+            if units <= 0:
+                return slice_back_ms(number, period_ms)
+        return slice_back_ms(self.newest, period_ms)
+
+
 # What clients are told.
 
 
 def refill_ms(window: Window) -> int:
-    """Return the milliseconds in which an empty window fills unit by unit; 0 where all comes at once at its end."""
+    """Return the milliseconds in which an empty window fills unit by unit; 0 where `reset_ms` says when more comes."""
     match window.kind:
         case WindowKind.TOKEN_BUCKET:
             return window.period_ms
-        case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
+        case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH | WindowKind.SLIDING:
             return 0
         case _:
             assert_never(window.kind)
@@ -214,6 +267,19 @@ def whole_ms_after(limit: int, refill_ms: int, remaining: int, next_ms: int) -> 
     return next_ms + max(0, limit - remaining - 1) * refill_ms // limit
 
 
+def lasts_ms(window: Window) -> int:
+    """Return how long the state of a window matters after its last unit was taken; 0 where the calendar says."""
+    match window.kind:
+        case WindowKind.TOKEN_BUCKET:
+            return window.period_ms
+        case WindowKind.SLIDING:
+            return -(-(SLICES + 1) * window.period_ms // SLICES)
+        case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
+            return 0
+        case _:
+            assert_never(window.kind)
+
+
 def problems(window: pb.Window) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the numbers of a window: the field, and what it must be."""
     if window.limit < 1:
@@ -225,6 +291,8 @@ def problems(window: pb.Window) -> Iterator[tuple[str, str]]:
     match kind:
         case WindowKind.TOKEN_BUCKET:
             yield from _bucket_problems(window)
+        case WindowKind.SLIDING:
+            yield from _sliding_problems(window)
         case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
             if window.period_seconds != 0:
                 yield "period_seconds", "must be 0 for a calendar window"
@@ -246,3 +314,12 @@ def _bucket_problems(window: pb.Window) -> Iterator[tuple[str, str]]:
             "counts_billable_only",
             "is for calendar windows: a token bucket limits how fast requests come, billed or not",
         )
+
+
+def _sliding_problems(window: pb.Window) -> Iterator[tuple[str, str]]:
+    if not 1 <= window.period_seconds <= PERIOD_SECONDS_MAX:
+        yield "period_seconds", f"must be 1 to {PERIOD_SECONDS_MAX} for a sliding window"
+    if window.limit > SLIDING_LIMIT_MAX:
+        yield "limit", f"must be at most {SLIDING_LIMIT_MAX}"
+    if window.counts_billable_only:
+        yield "counts_billable_only", "is for calendar windows: a sliding window limits requests, billed or not"

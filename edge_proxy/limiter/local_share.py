@@ -8,6 +8,9 @@ what the limiter saw missing, and what is admitted here adds to it; nothing but 
 limiter does meanwhile (comes back for a moment, is slow, has forgotten everything), a worker admits by itself at most
 its share and what its share refills, in any interval; and right after a verdict, at most its part of what was left.
 
+**Sliding window.** A worker keeps what it admitted by itself in the last slices; the last verdict raises that, once, to
+this worker's part of what the limiter saw taken, as if it were taken then.
+
 **Calendar window.** A worker may admit its part of what the limiter last said was left in the same period, else of the
 whole limit, less what it has admitted by itself in that period. The limiter learns of the latter from metering only, so
 where it has learnt, the same units count twice here: the error is on the careful side.
@@ -25,13 +28,14 @@ one that goes back to an earlier period keeps the count of the later one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, assert_never
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from contract.calendar_windows import CalendarInstant, calendar_instant_of
 from contract.windows import (
+    Slices,
     Window,
     WindowKind,
     WindowScope,
@@ -40,6 +44,7 @@ from contract.windows import (
     calendar_left_ms,
     calendar_window_id,
     debt_after,
+    slice_of,
     whole_ms_after,
 )
 from edge_proxy.limiter.policy import CompiledPolicy, Policies
@@ -77,13 +82,14 @@ _Last: TypeAlias = tuple[ratelimit.Verdict, int]
 
 @dataclass(slots=True)
 class _Counter:
-    """One window of one scope. A bucket uses the first three numbers, a calendar window the others."""
+    """One window of one scope: a bucket's numbers, a calendar window's, a sliding window's."""
 
     debt: int = 0
     period_ms: int = 0
     at_ms: int = 0
     window_id: int = 0
     admitted_units: int = 0
+    slices: Slices = field(default_factory=Slices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +185,8 @@ class LocalShare:
                 return self._bucket_room(asking.cost_units, window, counter, said, now_ms)
             case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
                 return self._calendar_room(asking.cost_units, window, counter, said, instant)
+            case WindowKind.SLIDING:
+                return self._sliding_room(asking.cost_units, window, counter, said, now_ms)
             case _:
                 assert_never(window.kind)
 
@@ -203,6 +211,28 @@ class LocalShare:
             left=left,
             wait_ms=bucket_wait_ms(counter.debt, share, period_ms, cost),
             whole_ms=whole_ms_after(window.limit, period_ms, left, next_ms),
+        )
+
+    def _sliding_room(self, cost: int, window: Window, counter: _Counter, said: _Said | None, now_ms: int) -> _Room:
+        share, period_ms, slices = max(1, window.limit // self.live_edges), window.period_ms, counter.slices
+        if counter.period_ms not in {0, period_ms}:
+            # Slices of another length cannot be told apart any more: all of it counts as taken now.
+            units = slices.total()
+            slices = counter.slices = Slices(newest=slice_of(now_ms, period_ms))
+            slices.take(units)
+        counter.period_ms = period_ms
+        if said is not None and said.at_ms > counter.at_ms:
+            slices.advance(said.at_ms, period_ms)
+            slices.take(max(0, share - said.remaining // self.live_edges - slices.total()))
+            counter.at_ms = said.at_ms
+        slices.advance(now_ms, period_ms)
+        taken = slices.total()
+        over = taken + cost - share
+        return _Room(
+            counter=counter,
+            left=max(0, share - taken),
+            wait_ms=max(1, slices.back_ms(over, period_ms) - now_ms) if over > 0 else 0,
+            whole_ms=max(0, slices.back_ms(1, period_ms) - now_ms) if taken else 0,
         )
 
     def _calendar_room(
@@ -234,6 +264,8 @@ def _take(window: Window, room: _Room, cost: int) -> None:
             room.counter.debt += cost * window.period_ms
         case WindowKind.CALENDAR_DAY | WindowKind.CALENDAR_MONTH:
             room.counter.admitted_units += cost
+        case WindowKind.SLIDING:
+            room.counter.slices.take(cost)
         case _:
             assert_never(window.kind)
     room.left -= cost

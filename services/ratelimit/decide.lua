@@ -3,6 +3,7 @@
 -- State. All windows of one scope (the organization, one key, one route) are one string: a header that names its
 -- windows, then the instant it was written at and the version of the policy that wrote it, then per window
 --   token bucket:     debt                       what is missing to a full bucket, in units x period_ms
+--   sliding window:   newest, used x (SLICES + 1)   the newest slice, and the units taken in the last slices, by number
 --   calendar window:  id, used, seeded           which day or month, units taken, whether metering has been asked
 -- A string whose header is not the policy's was written under another policy: windows are carried over by name.
 --
@@ -36,6 +37,28 @@ local GIVEN_BACK_KEPT_MS, AHEAD_MS_MAX = 1800000, 60000
 local floor, ceil, max, min, byte, sub = math.floor, math.ceil, math.max, math.min, string.byte, string.sub
 local pack, unpack_from, call = struct.pack, struct.unpack, redis.call
 
+-- What lies in the slices of a sliding window, and the instant at which so many of its units have come back.
+local function in_slices(state, slot)
+  local total = 0
+  for at = slot + 1, slot + SLICES + 1 do
+    total = total + state[at]
+  end
+  return total
+end
+local function back_ms(state, slot, period_ms, units)
+  local newest = state[slot]
+  for number = newest - SLICES, newest do
+    units = units - state[slot + 1 + number % (SLICES + 1)]
+    if units <= 0 or number == newest then
+      return ceil((number + SLICES + 1) * period_ms / SLICES)
+    end
+  end
+end
+local function slice_of(at_ms, period_ms)
+  local scaled = at_ms * SLICES
+  return (scaled - scaled % period_ms) / period_ms
+end
+
 local scopes, decisions, give_backs, seeds = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local time = call('TIME')
 local now_ms = time[1] * 1000 + floor(time[2] / 1000)
@@ -45,7 +68,7 @@ local policy = {unpack_from(ARGV[2], ARGV[1])}
 local last = (window_count - 1) * STRIDE
 local key_count = #scopes
 
-local states = {}
+local states, dirty = {}, {}
 local values = call('MGET', unpack(KEYS, 1, key_count))
 for index = 1, key_count do
   local scope = byte(scopes, index)
@@ -64,6 +87,8 @@ for index = 1, key_count do
     local function each_named(text)
       return string.gmatch(sub(text, 3), '([^=;]+)=(%d),(%d+);')
     end
+    -- Written back even if nothing is taken, so that this happens once.
+    dirty[index] = true
     local old, length = {}, unpack_from('<I2', value)
     local at = 3 + length
     state = {}
@@ -80,6 +105,16 @@ for index = 1, key_count do
       if tonumber(kind) == TOKEN_BUCKET then
         -- Debt is carried over in units, rounded up: a change of policy must not give anything away.
         state[#state + 1] = fields and ceil(fields[1] * tonumber(period_ms) / fields.period_ms) or 0
+      elseif tonumber(kind) == SLIDING and fields and fields.period_ms ~= tonumber(period_ms) then
+        -- Slices of another length cannot be told apart any more: all of it counts as taken now.
+        local newest, total = slice_of(now_ms, tonumber(period_ms)), 0
+        for number = max(slice_of(now_ms, fields.period_ms), fields[1]) - SLICES, fields[1] do
+          total = total + fields[2 + number % (SLICES + 1)]
+        end
+        state[#state + 1] = newest
+        for number = 0, SLICES do
+          state[#state + 1] = number == newest % (SLICES + 1) and total or 0
+        end
       else
         for field = 1, STATE_LENGTH[tonumber(kind)] do
           state[#state + 1] = fields and fields[field] or 0
@@ -103,6 +138,12 @@ for index = 1, key_count do
         else
           state[slot] = max(0, min(state[slot], limit * period_ms) - elapsed_ms * limit)
         end
+      elseif kind == SLIDING then
+        local current = slice_of(now_ms, period_ms)
+        for number = max(state[slot] + 1, current - SLICES), current do
+          state[slot + 1 + number % (SLICES + 1)] = 0
+        end
+        state[slot] = max(state[slot], current)
       else
         local id, current = state[slot], kind == CALENDAR_DAY and day or month
         -- A replica whose clock is behind must not start the window that has just begun again: one ahead is kept.
@@ -119,7 +160,6 @@ for index = 1, key_count do
   end
   states[index] = state
 end
-local dirty = {}
 
 -- Seeds raise a counter to what metering has, once per window. What was taken meanwhile is in both, hence the larger.
 local seed_at = 1
@@ -186,6 +226,9 @@ while decision_at <= #decisions do
     if kind == TOKEN_BUCKET then
       local over = state[slot] + (cost - limit) * policy[base + 6]
       if over > 0 then wait_ms = ceil(over / limit) end
+    elseif kind == SLIDING then
+      local over = in_slices(state, slot) + cost - limit
+      if over > 0 then wait_ms = back_ms(state, slot, policy[base + 6], over) - now_ms end
     elseif state[slot + 1] + cost > limit then
       wait_ms = kind == CALENDAR_DAY and day_left_ms or month_left_ms
     end
@@ -203,6 +246,14 @@ while decision_at <= #decisions do
       end
       record[at] = max(0, floor((limit * period_ms - state[slot]) / period_ms))
       record[at + window_count] = ceil(state[slot] / limit)
+    elseif kind == SLIDING then
+      if allowed then
+        local slice = slot + 1 + state[slot] % (SLICES + 1)
+        state[slice], dirty[key] = state[slice] + cost, true
+      end
+      local used = in_slices(state, slot)
+      record[at] = max(0, limit - used)
+      record[at + window_count] = used > 0 and back_ms(state, slot, period_ms, 1) - now_ms or 0
     else
       if allowed then
         state[slot + 1], dirty[key] = state[slot + 1] + cost, true

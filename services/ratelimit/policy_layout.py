@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from contract.windows import CALENDAR_KINDS, Window, WindowKind, WindowScope, state_fields
+from contract.windows import CALENDAR_KINDS, Window, WindowKind, WindowScope, lasts_ms, state_fields
 from services.ratelimit.model import Policy
 
 _WINDOW: Final = struct.Struct("<BBBBdd")
@@ -95,7 +95,7 @@ def _format(windows: Sequence[Window]) -> str:
 
 def _ttl_base(windows: Sequence[Window]) -> TtlBase:
     kinds = {window.kind for window in windows}
-    longest_ms = max((window.period_ms for window in windows), default=0)
+    longest_ms = max((lasts_ms(window) for window in windows), default=0)
     return longest_ms, WindowKind.CALENDAR_DAY in kinds, WindowKind.CALENDAR_MONTH in kinds
 
 

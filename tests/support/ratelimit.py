@@ -26,6 +26,20 @@ def bucket(
     )
 
 
+def sliding(
+    limit: int = 10, period_seconds: int = 60, scope: WindowScope = WindowScope.ORGANIZATION, name: str = "sliding"
+) -> Window:
+    """Returns a sliding window."""
+    return Window(
+        name=name,
+        kind=WindowKind.SLIDING,
+        scope=scope,
+        limit=limit,
+        period_seconds=period_seconds,
+        counts_billable_only=False,
+    )
+
+
 def month(
     limit: int = 1_000, scope: WindowScope = WindowScope.ORGANIZATION, *, billable: bool = True, name: str = "month"
 ) -> Window:

@@ -18,6 +18,7 @@ class WindowKind(Enum):
     TOKEN_BUCKET = ratelimit.WINDOW_KIND_TOKEN_BUCKET
     CALENDAR_DAY = ratelimit.WINDOW_KIND_CALENDAR_DAY
     CALENDAR_MONTH = ratelimit.WINDOW_KIND_CALENDAR_MONTH
+    SLIDING = ratelimit.WINDOW_KIND_SLIDING
 
 
 @strawberry.enum(description="Whose requests share a limit.")

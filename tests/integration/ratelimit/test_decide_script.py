@@ -23,7 +23,7 @@ from contract.windows import Window, WindowKind, WindowScope
 from services.ratelimit.counters import OUTDATED, REFUSED, SCRIPT, Answer, Call, _read
 from services.ratelimit.model import Policy, Seed
 from services.ratelimit.policy_layout import lay_out
-from tests.support.ratelimit import API_KEY, bucket, day, month, policy
+from tests.support.ratelimit import API_KEY, bucket, day, month, policy, sliding
 from tests.support.redis_versions import SERVERS, running_redis_of
 
 OTHER_KEY = UUID("01900000-0000-7000-8000-0000000000ab")
@@ -262,6 +262,52 @@ def test_what_the_script_says_is_what_the_contract_computes(limiter: Limiter) ->
             windows.bucket_left(debt, window.limit, window.period_ms),
             windows.bucket_whole_ms(debt, window.limit),
         )
+
+
+SLIDING_STEPS = st.lists(
+    st.tuples(st.integers(0, 4_000), st.lists(st.integers(1, 6), min_size=1, max_size=4)), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=SLIDING_STEPS, limit=st.integers(1, 20), period_seconds=st.sampled_from([1, 7, 60]))
+def test_a_sliding_window_is_what_the_contract_computes(
+    server: redis.Redis, steps: list[tuple[int, list[int]]], limit: int, period_seconds: int
+) -> None:
+    server.flushall()
+    window = sliding(limit, period_seconds)
+    limiter, slices = Limiter(client=server, in_force=policy(bucket(10**6), window)), windows.Slices()
+    for pause_ms, costs in steps:
+        limiter.now_ms += pause_ms
+        slices.advance(limiter.now_ms, window.period_ms)
+        for cost, record in zip(costs, limiter.decide(*costs), strict=True):
+            over = slices.total() + cost - limit
+            wait_ms = slices.back_ms(over, window.period_ms) - limiter.now_ms if over > 0 else 0
+            slices.take(0 if over > 0 else cost)
+            taken = slices.total()
+            back_ms = slices.back_ms(1, window.period_ms) - limiter.now_ms if taken else 0
+            assert (record[0], record[2]) == (DENIED if over > 0 else ALLOWED, wait_ms)
+            assert (record[4], record[6]) == (max(0, limit - taken), back_ms)
+
+
+def test_a_sliding_window_keeps_its_units_when_its_period_changes(limiter: Limiter) -> None:
+    limiter.in_force = policy(sliding(10, 60))
+    limiter.decide(6)
+    limiter.now_ms += 20_000
+    limiter.decide(2)
+    limiter.in_force = policy(sliding(10, 7), version=2)
+    assert limiter.remaining() == [2]
+    limiter.in_force = policy(sliding(9, 7), version=3)
+    assert limiter.remaining() == [1]
+    limiter.now_ms += 8_000
+    assert limiter.remaining() == [9]
+
+
+def test_the_state_of_a_sliding_window_outlives_its_last_unit(limiter: Limiter) -> None:
+    limiter.in_force = policy(sliding(3, 3_200))
+    limiter.decide(1)
+    (key,) = limiter.client.keys("*")
+    assert 3_300_000 <= limiter.client.pttl(key) <= 3_301_000
 
 
 @dataclass

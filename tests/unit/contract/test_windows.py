@@ -40,8 +40,8 @@ def test_kinds_and_scopes_are_the_protos() -> None:
 
 def test_the_script_is_told_every_kind_and_knows_no_number_of_its_own() -> None:
     told, script = windows.lua_constants(), DECIDE.read_text(encoding="utf-8")
-    assert "local TOKEN_BUCKET, CALENDAR_DAY, CALENDAR_MONTH = 1, 2, 3\n" in told
-    assert "[TOKEN_BUCKET] = 1, [CALENDAR_DAY] = 3, [CALENDAR_MONTH] = 3" in told
+    assert "local TOKEN_BUCKET, CALENDAR_DAY, CALENDAR_MONTH, SLIDING = 1, 2, 3, 4\n" in told
+    assert "[TOKEN_BUCKET] = 1, [CALENDAR_DAY] = 3, [CALENDAR_MONTH] = 3, [SLIDING] = 34" in told
     assert re.search(r"kind\)? *[=~]= *[0-9]", script) is None
     assert re.search(r"local [A-Z_, ]*(BUCKET|CALENDAR)", script) is None
 
@@ -99,5 +99,43 @@ def test_only_calendar_kinds_have_a_calendar() -> None:
         instant.month_left_ms,
     ]
     for ask in (windows.calendar_window_id, windows.calendar_left_ms, windows.calendar_window_start):
-        with pytest.raises(ValueError, match="no calendar"):
-            ask(WindowKind.TOKEN_BUCKET, instant)
+        for kind in (WindowKind.TOKEN_BUCKET, WindowKind.SLIDING):
+            with pytest.raises(ValueError, match="no calendar"):
+                ask(kind, instant)
+
+
+@given(
+    st.integers(1, 40),
+    st.sampled_from([1_000, 7_000, 60_000, 3_600_000]),
+    st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 5)), max_size=40),
+)
+def test_no_interval_of_one_period_holds_more_than_a_sliding_limit_and_units_come_back_a_slice_late_at_most(
+    limit: int, period_ms: int, requests: list[tuple[int, int]]
+) -> None:
+    slices, now_ms, admitted = windows.Slices(), 1_790_000_000_000, list[tuple[int, int]]()
+    for pause_ms, cost in requests:
+        now_ms += pause_ms
+        slices.advance(now_ms, period_ms)
+        if slices.total() + cost <= limit:
+            slices.take(cost)
+            admitted.append((now_ms, cost))
+            assert sum(units for at_ms, units in admitted if now_ms - at_ms < period_ms) <= limit
+        else:
+            late_ms = period_ms + Fraction(period_ms, windows.SLICES) + 1
+            assert sum(units for at_ms, units in admitted if now_ms - at_ms < late_ms) + cost > limit
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 9)), min_size=1, max_size=20), st.integers(1, 60))
+def test_units_of_a_sliding_window_are_back_exactly_when_it_is_said(taken: list[tuple[int, int]], wanted: int) -> None:
+    slices, now_ms = windows.Slices(), 1_790_000_000_000
+    for pause_ms, units in taken:
+        now_ms += pause_ms
+        slices.advance(now_ms, 7_000)
+        slices.take(units)
+    wanted = min(wanted, slices.total())
+    goal = slices.total() - wanted
+    back_ms = slices.back_ms(wanted, 7_000)
+    slices.advance(back_ms - 1, 7_000)
+    assert slices.total() > goal
+    slices.advance(back_ms, 7_000)
+    assert slices.total() <= goal

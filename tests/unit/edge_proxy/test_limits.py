@@ -201,6 +201,42 @@ def test_month_continues_from_what_the_limiter_said_last():
     assert local.admitted(1) == 1
 
 
+def sliding_share(limit: int, live_edges: int) -> Share:
+    window = ratelimit.Window(
+        name="s", kind=ratelimit.WINDOW_KIND_SLIDING, limit=limit, period_seconds=60,
+        scope=ratelimit.WINDOW_SCOPE_ORGANIZATION,
+    )  # fmt: skip
+    return Share(ratelimit.Policy(organization_id=str(ORGANIZATION), version=1, windows=[window]), live_edges)
+
+
+@given(st.integers(1, 100), st.integers(1, 8), STEPS)
+def test_no_period_of_a_sliding_window_holds_more_than_a_share_whatever_the_limiter_says(limit, live_edges, steps):
+    local, admissions = sliding_share(limit, live_edges), []
+    for step, value in steps:
+        if step == "sleep":
+            local.sleep(value)
+        elif step == "hear":
+            local.hear(int(limit * value))
+        elif local.ask(value).kind == ratelimit.VERDICT_KIND_ALLOWED:
+            admissions.append((local.monotonic_ms, value))
+            recent = sum(units for at_ms, units in admissions if local.monotonic_ms - at_ms < 60_000)
+            assert recent <= max(1, limit // live_edges)
+
+
+def test_a_sliding_share_starts_from_the_last_verdict_and_says_exactly_when_there_is_room():
+    local = sliding_share(10, 2)
+    local.hear(4)
+    assert local.admitted(5) == 2
+    verdict = local.ask()
+    assert verdict.kind == ratelimit.VERDICT_KIND_DENIED
+    local.hear(10)
+    assert local.admitted(1) == 0
+    local.sleep((verdict.retry_after_ms - 1) / 1_000)
+    assert local.admitted(1) == 0
+    local.sleep(0.001)
+    assert local.admitted(9) == 5
+
+
 def test_counts_are_carried_over_to_the_next_policy_by_name():
     local = share(burst=6)
     assert local.admitted(10) == 6

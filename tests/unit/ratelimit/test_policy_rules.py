@@ -7,9 +7,9 @@ from contract.windows import WindowScope
 from mesh.rpc.errors import InvalidFields, Violations
 from services.ratelimit.rpc.policies import check_policy, from_policy, to_policy
 from services.ratelimit.store import from_document, to_document
-from tests.support.ratelimit import bucket, day, month, policy
+from tests.support.ratelimit import bucket, day, month, policy, sliding
 
-GOOD = policy(bucket(60), month(1_000), day(5, WindowScope.API_KEY), version=3)
+GOOD = policy(bucket(60), month(1_000), day(5, WindowScope.API_KEY), sliding(5), version=3)
 
 
 def wrong_fields(message: pb.Policy) -> list[str]:
@@ -49,6 +49,9 @@ def test_a_good_policy_has_nothing_wrong_and_survives_both_forms() -> None:
         ({"kind": 0}, "kind"),
         ({"kind": pb.WINDOW_KIND_CALENDAR_DAY}, "period_seconds"),
         ({"kind": pb.WINDOW_KIND_CALENDAR_MONTH, "period_seconds": 0, "limit": 2**52 + 1}, "limit"),
+        ({"kind": pb.WINDOW_KIND_SLIDING, "period_seconds": 0}, "period_seconds"),
+        ({"kind": pb.WINDOW_KIND_SLIDING, "limit": 2**52 + 1}, "limit"),
+        ({"kind": pb.WINDOW_KIND_SLIDING, "counts_billable_only": True}, "counts_billable_only"),
         ({"scope": 0}, "scope"),
         ({"scope": 9}, "scope"),
         ({"counts_billable_only": True}, "counts_billable_only"),

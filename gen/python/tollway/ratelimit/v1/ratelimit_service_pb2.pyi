@@ -33,6 +33,8 @@ class _WindowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WindowKind
     """Empty again at midnight UTC."""
     WINDOW_KIND_CALENDAR_MONTH: _WindowKind.ValueType  # 3
     """Empty again at the start of the month, UTC."""
+    WINDOW_KIND_SLIDING: _WindowKind.ValueType  # 4
+    """At most `limit` units in any `period_seconds`. A unit comes back up to a thirty-second part of the period late."""
 
 class WindowKind(_WindowKind, metaclass=_WindowKindEnumTypeWrapper):
     """How a window refills."""
@@ -45,6 +47,8 @@ WINDOW_KIND_CALENDAR_DAY: WindowKind.ValueType  # 2
 """Empty again at midnight UTC."""
 WINDOW_KIND_CALENDAR_MONTH: WindowKind.ValueType  # 3
 """Empty again at the start of the month, UTC."""
+WINDOW_KIND_SLIDING: WindowKind.ValueType  # 4
+"""At most `limit` units in any `period_seconds`. A unit comes back up to a thirty-second part of the period late."""
 Global___WindowKind: _TypeAlias = WindowKind  # noqa: Y015
 
 class _WindowScope:
@@ -158,7 +162,7 @@ class Window(_message.Message):
     limit: _builtins.int
     """Units that fit; for a token bucket also the bucket's size."""
     period_seconds: _builtins.int
-    """Token bucket: seconds in which an empty bucket fills. Calendar windows: 0."""
+    """Token bucket: seconds in which an empty bucket fills. Sliding window: its length. Calendar windows: 0."""
     scope: Global___WindowScope.ValueType
     """Whose requests share it."""
     counts_billable_only: _builtins.bool
@@ -382,7 +386,7 @@ class Verdict(_message.Message):
 
     @_builtins.property
     def reset_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Milliseconds until the window is whole again."""
+        """Milliseconds until the window is whole again; of a sliding window, until the oldest units come back."""
 
     def __init__(
         self,
