@@ -54,6 +54,19 @@ def test_aliases_are_limited_over_all_operations() -> None:
     assert refusal("query A { a: viewer b: viewer } query B { c: viewer d: viewer }") == "TOO_MANY_ALIASES"
 
 
+def test_a_name_costs_as_often_as_it_was_there_before() -> None:
+    check("{" + "viewer { kind } " * 15 + "}")
+    for query in (
+        "{" + "viewer { kind } " * 40 + "}",
+        "{ viewer {" + "kind " * 40 + "} }",
+        "{" + "... { viewer { kind } } " * 40 + "}",
+        "{" + "...F " * 40 + "} fragment F on Query { viewer { kind } }",
+        "{" + "viewer { organization { id } } " * 30 + "}",
+    ):
+        assert refusal(query) == "QUERY_TOO_COSTLY"
+    check("{" + " ".join(f"f{number} {{ kind }}" for number in range(100)) + "}")
+
+
 def test_directives_are_limited() -> None:
     check("{ viewer @a @b }")
     assert refusal("{ viewer @a @b @c }") == "TOO_MANY_DIRECTIVES"
