@@ -14,6 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from graphql_gateway.calls import service_name
 from mesh.config import ProcessSettings
 from mesh.rpc.client import open_channel, request_metadata
+from mesh.rpc.tls import channel_credentials
 
 
 class Channels:
@@ -26,10 +27,11 @@ class Channels:
 
     def __init__(self, settings: ProcessSettings, services: Iterable[ServiceDescriptor]) -> None:
         self._by_service: dict[str, grpc.aio.Channel] = {}
+        credentials = channel_credentials(settings)
         for service in services:
             address = getattr(settings, f"{service_name(service)}_address", None)
             if address is not None:
-                self._by_service[str(service.full_name)] = open_channel(address, service, request_metadata)
+                self._by_service[str(service.full_name)] = open_channel(address, service, request_metadata, credentials)
 
     def find(self, service: ServiceDescriptor) -> grpc.aio.Channel | None:
         """Return the channel to a service, or None where this installation has none."""

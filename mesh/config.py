@@ -7,9 +7,11 @@ variable: its name, what is wrong, never its value) and ends the process with st
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, SecretStr, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.services import AUTH, BILLING, METERING, NOTIFICATION, RATELIMIT
@@ -21,6 +23,7 @@ ENV_PREFIX = "TOLLWAY_"
 KEY_BYTES: Final = 32
 DIFFERENT_BYTES_MIN: Final = 8
 LOCAL: Final = "local"
+TLS_FIELDS: Final = ("tls_certificate", "tls_key", "tls_ca")
 
 
 def hex_key(text: str) -> bytes:
@@ -92,6 +95,23 @@ def _check_named_keys(value: str) -> str:
     return value
 
 
+def _check_tls(value: str, info: ValidationInfo) -> str:
+    missing = [name for name in TLS_FIELDS if info.data.get(name) is None]
+    if missing and len(missing) < len(TLS_FIELDS):
+        names = ", ".join(f"{ENV_PREFIX}{name.upper()}" for name in missing)
+        raise ValueError(f"TLS needs its three files together; missing: {names}")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Where a process's certificate, its key and the authorities that it believes are, in PEM."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
 HexKey = Annotated[SecretStr, AfterValidator(_check_hex_key)]
 """The type of a setting that `hex_key` can read."""
 VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
@@ -114,6 +134,19 @@ class ProcessSettings(BaseSettings):
     billing_address: str = BILLING.address
     notification_address: str = NOTIFICATION.address
     otlp_endpoint: str | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_clients: Annotated[Literal["certificate", "any"], AfterValidator(_check_tls)] = Field(
+        default="certificate", validate_default=True
+    )
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Return the files of TLS; None where it is off."""
+        if self.tls_certificate is None or self.tls_key is None or self.tls_ca is None:
+            return None
+        return TlsFiles(certificate=self.tls_certificate, key=self.tls_key, ca=self.tls_ca)
 
     @property
     def process_seed(self) -> bytes:

@@ -31,6 +31,7 @@ from mesh.rpc.access import Principal, PrincipalKind, Verifier
 from mesh.rpc.interceptors import REQUEST_ID
 from mesh.rpc.process_tokens import ProcessTokens
 from mesh.rpc.server import KEEPALIVE_MS, MESSAGE_BYTES_MAX
+from mesh.rpc.tls import channel_credentials
 
 DEADLINE_SECONDS: Final = 5.0
 RETRY_ATTEMPTS_MAX: Final = 3
@@ -76,6 +77,7 @@ class Clients:
     def __init__(self, settings: ProcessSettings, *, process: str, clock: Clock | None = None) -> None:
         self._settings = settings
         self._process = process
+        self._credentials = channel_credentials(settings)
         self._tokens = ProcessTokens(seed=settings.process_seed, process=process, clock=clock or SystemClock())
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -109,7 +111,7 @@ class Clients:
         if service not in self._channels:
             address = str(getattr(self._settings, f"{service}_address"))
             self._channels[service] = open_channel(
-                address, SERVICES[service].descriptor, lambda: self.metadata(service)
+                address, SERVICES[service].descriptor, lambda: self.metadata(service), self._credentials
             )
         return self._channels[service]
 
@@ -181,7 +183,10 @@ def forward(principal: Principal) -> list[tuple[str, str]]:
 
 
 def open_channel(
-    address: str, service: ServiceDescriptor, metadata: Callable[[], list[tuple[str, str]]]
+    address: str,
+    service: ServiceDescriptor,
+    metadata: Callable[[], list[tuple[str, str]]],
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> grpc.aio.Channel:
     """Open a channel to one service.
 
@@ -189,6 +194,7 @@ def open_channel(
         address: `host:port`, or any gRPC target.
         service: What is called over it; its options say what may be retried.
         metadata: Sent with every unary call.
+        credentials: Of TLS; None means that TLS is off.
     """
     options = (
         ("grpc.service_config", json.dumps(service_config(service))),
@@ -201,7 +207,10 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),
     )
-    return grpc.aio.insecure_channel(address, options=options, interceptors=[cast(Any, _Attach(metadata))])
+    interceptors = [cast(Any, _Attach(metadata))]
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
 
 
 def service_config(service: ServiceDescriptor) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Server:
         clock: Clock,
         ids: IdSource,
         checks: Mapping[str, Check] | None = None,
+        credentials: grpc.ServerCredentials | None = None,
         on_denied: OnDenied | None = None,
     ) -> Server:
         """Start serving.
@@ -66,6 +67,7 @@ class Server:
             clock: For durations.
             ids: For request ids.
             checks: Dependencies by name; each is a gRPC health service of its own.
+            credentials: Of TLS; None means that TLS is off.
             on_denied: Is told of calls that were denied.
 
         Raises:
@@ -81,7 +83,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         names = [descriptor.full_name for descriptor, _, _ in services]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        port = _bind(server, listen)
+        port = _bind(server, listen, credentials)
         await server.start()
         log.info("serving", process=name, port=port)
         return cls(server, port, servicer)
@@ -119,10 +121,10 @@ class _Health(health.aio.HealthServicer):  # type: ignore[name-defined, misc]  #
         await super().enter_graceful_shutdown()
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> int:
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
     host_port(listen)
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {listen}: the address is taken") from error
     if port == 0:

@@ -32,6 +32,7 @@ from mesh.rpc.access import Verifier
 from mesh.rpc.client import Clients
 from mesh.rpc.interceptors import OnDenied
 from mesh.rpc.server import Server
+from mesh.rpc.tls import server_credentials
 from mesh.service import process
 from mesh.service.listener import Check, HealthListener
 from mesh.service.process import ProcessContext
@@ -203,6 +204,7 @@ async def _start_serving(
                 clock=context.clock,
                 ids=context.ids,
                 checks=required,
+                credentials=server_credentials(context.settings),
                 on_denied=role.on_denied,
             )
             cleanup.push_async_callback(server.stop, spec.stop_grace_seconds)
