@@ -21,7 +21,7 @@ import psutil
 
 from cli.stack import StackError
 from cli.stack.parts import Part
-from cli.stack.process import die_with_parent, last_line
+from cli.stack.process import die_with_parent, last_line, open_log
 
 # On a busy machine nine interpreters that start together take half a minute.
 READY_SECONDS_MAX: Final = 120.0
@@ -77,7 +77,7 @@ def start(part: Part) -> Child:
     """Starts a part; its log of the run before is kept beside the new one."""
     if part.log_path.exists():
         part.log_path.replace(part.log_path.with_suffix(".log.1"))
-    with part.log_path.open("wb") as log:
+    with open_log(part.log_path) as log:
         process = subprocess.Popen(
             part.command,
             env=dict(part.environment),

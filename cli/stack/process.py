@@ -22,11 +22,13 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cli.stack import StackError
 
 PR_SET_PDEATHSIG = 1
+# What a child writes (mail, usage, keys, Redis' file) is for its owner alone.
+PRIVATE_UMASK = 0o077
 USER_NAMES = ("nobody",)
 TAIL_BYTES_MAX = 8_192
 LINE_CHARACTERS_MAX = 300
@@ -49,6 +51,7 @@ def die_with_parent(death_signal: signal.Signals, niceness: int = 0) -> Callable
 
     def prepare_child() -> None:
         os.setpgid(0, 0)
+        os.umask(PRIVATE_UMASK)
         os.nice(niceness)
         if _LIBC is None:
             return
@@ -57,6 +60,14 @@ def die_with_parent(death_signal: signal.Signals, niceness: int = 0) -> Callable
             os._exit(1)  # the parent ended between fork and prctl: nobody would ever stop this child
 
     return prepare_child
+
+
+def open_log(path: Path, *, append: bool = False) -> IO[bytes]:
+    """Opens a log for a child to write to; its owner alone reads it, whoever could read the one before."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab" if append else "wb")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,3 +167,10 @@ async def test_metrics_of_every_process_and_logs_as_json(stack, http):
     assert lines
     assert all({"time", "level", "service"} <= set(line) for line in lines)
     assert any(line.get("rpc") and line.get("duration_ms") is not None for line in lines)
+
+
+async def test_what_the_stack_writes_is_for_its_owner_alone(stack):
+    """Logs, mail, journals, Redis' file, secrets; what PostgreSQL owns it guards by itself."""
+    files = [path for path in stack.data_dir.rglob("*") if path.is_file() and "postgres" not in path.parts]
+    assert {path.name for path in files} >= {"secrets.json", "stack.json", "gateway.log", "redis.log"}
+    assert [str(path) for path in files if path.stat().st_mode & 0o077] == []

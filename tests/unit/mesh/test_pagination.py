@@ -28,6 +28,32 @@ def test_pages_are_the_list_in_order_without_gap_or_repetition(values: list[int]
     assert (seen, token) == (rows, "")
 
 
+@given(
+    st.lists(st.integers(0, 1_000), unique=True, max_size=40),
+    st.integers(1, 8),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 1_000)), max_size=60),
+)
+def test_rows_that_come_and_go_neither_repeat_nor_push_others_out(
+    values: list[int], page_size: int, changes: list[tuple[bool, int]]
+) -> None:
+    """Whatever is there from the first page to the last is shown once; nothing is shown twice."""
+    rows, always, seen, token, left = set(values), set(values), [], "", list(changes)
+    for _ in range(200):
+        wanted = TOKENS.read(page_size=page_size, page_token=token, listing="l")
+        read = [row for row in sorted(rows) if not wanted.after_key or row > int(wanted.after_key)]
+        page = TOKENS.page(read[: wanted.fetch_limit], read[: wanted.fetch_limit], request=wanted, listing="l")
+        seen += page.rows
+        token = page.next_page_token
+        if not token:
+            break
+        for added, row in left[:3]:
+            (rows.add if added else rows.discard)(row)
+            always.discard(row)
+        del left[:3]
+    assert len(seen) == len(set(seen))
+    assert always <= set(seen)
+
+
 @given(st.text(min_size=1, max_size=60))
 def test_a_token_that_was_made_up_is_refused(token: str) -> None:
     with pytest.raises(InvalidFields) as refused:

@@ -103,14 +103,10 @@ async def test_a_claim_that_is_not_as_it_should_be_is_refused(clock, changes):
         await verifier_of(clock).principal(forge(**changes))
 
 
-@pytest.mark.parametrize("headers", [{"kid": "0" * 16}, {"kid": None}, {"kid": ["a"]}, {"typ": "JWT"}, {"typ": None}])
+@pytest.mark.parametrize("headers", [{"kid": "0" * 16}, {"kid": ""}, {"typ": "JWT"}, {"typ": None}])
 async def test_a_header_that_is_not_as_it_should_be_is_refused(clock, headers):
-    try:
-        token = forge(headers=headers)
-    except jwt.InvalidTokenError:
-        return
     with pytest.raises(CredentialsInvalid):
-        await verifier_of(clock).principal(token)
+        await verifier_of(clock).principal(forge(headers=headers))
 
 
 @pytest.mark.parametrize(
