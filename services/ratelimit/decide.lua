@@ -15,6 +15,10 @@
 -- millisecond and grows by cost x period_ms, so nothing is ever rounded and nothing drifts. The policy's validation
 -- keeps limit x period_ms below 2^53.
 --
+-- Clock. A server's clock may step back, for example to a replica's that is promoted. The time in between is not refilled
+-- twice: a string that was written later than now keeps its instant, up to BACK_MS_MAX. After a larger step (the clock had
+-- been wrong) its instant is now, and what was taken counts as taken now.
+--
 -- KEYS  one per scope instance (ARGV[10] tells the scope of each); with give-backs two more: the sets of request ids
 --       given back in this and in the previous generation.
 -- ARGV  1 windows and 2 how to unpack them: per window scope, kind, billable, slot, limit, period_ms
@@ -34,6 +38,7 @@ local STRIDE = 6
 local ALLOWED, DENIED = 1, 2
 local HEADER, FORMAT = 2, 5
 local GIVEN_BACK_KEPT_MS, AHEAD_MS_MAX = 1800000, 60000
+local BACK_MS_MAX = 60000
 local floor, ceil, max, min, byte, sub = math.floor, math.ceil, math.max, math.min, string.byte, string.sub
 local pack, unpack_from, call = struct.pack, struct.unpack, redis.call
 
@@ -128,7 +133,14 @@ for index = 1, key_count do
   state[2] = version
   -- Bring the state to now: buckets refill, calendar windows that have ended start again.
   local elapsed_ms = max(0, now_ms - state[1])
-  state[1] = now_ms
+  local is_stepped = state[1] - now_ms > BACK_MS_MAX
+  if is_stepped or state[1] < now_ms then
+    state[1] = now_ms
+  end
+  if is_stepped then
+    -- Written back even if nothing is taken, so that it is a step once and time goes on from here.
+    dirty[index] = true
+  end
   for base = 0, last, STRIDE do
     if policy[base + 1] == scope then
       local kind, slot, limit, period_ms = policy[base + 2], policy[base + 4], policy[base + 5], policy[base + 6]
@@ -140,6 +152,13 @@ for index = 1, key_count do
         end
       elseif kind == SLIDING then
         local current = slice_of(now_ms, period_ms)
+        if is_stepped and state[slot] > current then
+          local total = in_slices(state, slot)
+          for number = 0, SLICES do
+            state[slot + 1 + number] = number == current % (SLICES + 1) and total or 0
+          end
+          state[slot] = current
+        end
         for number = max(state[slot] + 1, current - SLICES), current do
           state[slot + 1 + number % (SLICES + 1)] = 0
         end
@@ -225,7 +244,7 @@ while decision_at <= #decisions do
     local wait_ms = -1
     if kind == TOKEN_BUCKET then
       local over = state[slot] + (cost - limit) * policy[base + 6]
-      if over > 0 then wait_ms = ceil(over / limit) end
+      if over > 0 then wait_ms = ceil(over / limit) + state[1] - now_ms end
     elseif kind == SLIDING then
       local over = in_slices(state, slot) + cost - limit
       if over > 0 then wait_ms = back_ms(state, slot, policy[base + 6], over) - now_ms end
@@ -245,7 +264,7 @@ while decision_at <= #decisions do
         state[slot], dirty[key] = state[slot] + cost * period_ms, true
       end
       record[at] = max(0, floor((limit * period_ms - state[slot]) / period_ms))
-      record[at + window_count] = ceil(state[slot] / limit)
+      record[at + window_count] = state[slot] > 0 and ceil(state[slot] / limit) + state[1] - now_ms or 0
     elseif kind == SLIDING then
       if allowed then
         local slice = slot + 1 + state[slot] % (SLICES + 1)

@@ -86,16 +86,22 @@ class Lanes:
         self._lanes[key].queue.append(ticket)
         return ticket
 
-    def take_turn(self, key: LaneKey, ticket: asyncio.Future[None]) -> None:
-        """Count the call of a ticket as on its way; `leave` must follow.
+    def take_turn(self, key: LaneKey, ticket: asyncio.Future[None]) -> asyncio.Future[None] | None:
+        """Count the call of a ticket as on its way; `leave` must follow. Or return a new ticket, for the same place.
 
         The ticket stays in the queue until its owner comes here, so that a call that comes in between queues behind
-        it. The owner writes its call before it awaits anything; the next owner runs after that.
+        it. The owner writes its call before it awaits anything; the next owner runs after that. Where a call before it
+        has been answered meanwhile and holds the lane again, the owner waits once more.
         """
         lane = self._lanes[key]
+        if lane.is_held:
+            again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            lane.queue[lane.queue.index(ticket)] = again
+            return again
         lane.on_way += 1
         lane.queue.remove(ticket)
         self._wake_first(key, lane)
+        return None
 
     def give_up(self, key: LaneKey, ticket: asyncio.Future[None]) -> None:
         """Drop a ticket, if it is still queued, for example because its owner was cancelled."""

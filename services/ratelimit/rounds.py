@@ -73,14 +73,20 @@ class Rounds:
         return await self._first_round(calls)
 
     def _start_in_turn(self, call: Call, ticket: asyncio.Future[None]) -> asyncio.Task[Answer]:
-        task = asyncio.create_task(self._ask_in_turn(call, ticket))
+        waiting = [ticket]
+        task = asyncio.create_task(self._ask_in_turn(call, waiting))
         # Also where the task is cancelled before it starts.
-        task.add_done_callback(lambda _: self._lanes.give_up(_lane_key(call), ticket))
+        task.add_done_callback(lambda _: self._lanes.give_up(_lane_key(call), waiting[0]))
         return task
 
-    async def _ask_in_turn(self, call: Call, ticket: asyncio.Future[None]) -> Answer:
-        await ticket
-        self._lanes.take_turn(_lane_key(call), ticket)
+    async def _ask_in_turn(self, call: Call, waiting: list[asyncio.Future[None]]) -> Answer:
+        """Wait for the turn of the ticket in `waiting`, which may be exchanged for another one, and ask."""
+        while True:
+            await waiting[0]
+            again = self._lanes.take_turn(_lane_key(call), waiting[0])
+            if again is None:
+                break
+            waiting[0] = again
         (answer,) = await self._first_round([call])
         return answer
 

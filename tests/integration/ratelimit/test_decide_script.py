@@ -264,6 +264,39 @@ def test_what_the_script_says_is_what_the_contract_computes(limiter: Limiter) ->
         )
 
 
+@pytest.mark.parametrize(
+    ("window", "left"), [(bucket(100, 100), 15), (sliding(100, 100), 10)], ids=["bucket", "sliding"]
+)
+def test_a_clock_that_swings_refills_nothing_twice(limiter: Limiter, window: Window, left: int) -> None:
+    limiter.in_force = policy(window)
+    limiter.decide(50)
+    for _ in range(20):
+        for step_ms in (5_000, -5_000):
+            limiter.now_ms += step_ms
+            assert limiter.decide(1)[0][0] == ALLOWED
+    # Five seconds have refilled five units of the bucket, however often they were seen.
+    assert limiter.remaining() == [left]
+    (refused,) = limiter.decide(left + 1)
+    limiter.now_ms += refused[2] - 1
+    assert limiter.decide(left + 1)[0][0] == DENIED
+    limiter.now_ms += 1
+    assert limiter.decide(left + 1)[0][0] == ALLOWED
+
+
+@pytest.mark.parametrize("window", [bucket(10, 60), sliding(10, 60)], ids=["bucket", "sliding"])
+def test_a_clock_that_was_wrong_by_a_month_locks_nobody_out_and_gives_nothing_away(
+    limiter: Limiter, window: Window
+) -> None:
+    limiter.in_force = policy(window)
+    limiter.now_ms += MONTH_MS
+    limiter.decide(10)
+    limiter.now_ms -= MONTH_MS
+    assert limiter.remaining() == [0]
+    limiter.decide(1)
+    limiter.now_ms += 63_000
+    assert limiter.decide(9)[0][0] == ALLOWED
+
+
 SLIDING_STEPS = st.lists(
     st.tuples(st.integers(0, 4_000), st.lists(st.integers(1, 6), min_size=1, max_size=4)), min_size=1, max_size=40
 )

@@ -33,6 +33,8 @@ class Line(Counters):
 
     written: list[tuple[str, list[str]]] = field(default_factory=list)
     waiting: list[asyncio.Future[list[Answer]]] = field(default_factory=list)
+    # Answers that are there as soon as the next calls are written.
+    at_once: list[Answer] = field(default_factory=list)
 
     async def run(self, calls: Sequence[Call], seed_first: Sequence[bool]) -> list[Answer]:
         return await self._write("run", calls)
@@ -43,6 +45,9 @@ class Line(Counters):
     async def _write(self, how: str, calls: Sequence[Call]) -> list[Answer]:
         self.written.append((how, [str(each.places[0]) if each.places else "seed" for each in calls]))
         answered: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        if self.at_once:
+            answered.set_result([self.at_once.pop(0)])
+            return await answered
         self.waiting.append(answered)
         return await answered
 
@@ -163,6 +168,19 @@ async def test_a_script_that_redis_forgot_changes_no_order(asked: Asked) -> None
     await asked.line.answer(DECIDED)
     await asked.line.answer(DECIDED)
     assert asked.line.written[4:] == [("run", ["3"])]
+
+
+async def test_a_call_whose_turn_has_come_waits_again_behind_one_that_holds_the_lane_again(asked: Asked) -> None:
+    await asked.ask(ORGANIZATION, name=1)
+    await asked.line.answer(FORGOTTEN)
+    for name in (2, 3, 4):
+        await asked.ask(ORGANIZATION, name=name)
+    asked.line.at_once = [FORGOTTEN]
+    await asked.line.answer(DECIDED)
+    assert asked.line.written[2:] == [("run", ["2"]), ("teach", ["2"])]
+    asked.tasks["3"].cancel()
+    await asked.line.answer(DECIDED)
+    assert asked.line.written[4:] == [("run", ["4"])]
 
 
 async def test_a_cancelled_batch_lets_those_behind_it_go_on(asked: Asked) -> None:
