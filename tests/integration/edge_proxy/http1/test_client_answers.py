@@ -233,3 +233,14 @@ async def test_an_origin_that_once_sent_a_body_after_a_head_is_not_trusted_with_
         await client.ask("HEAD")
         assert not client.origin._quarantined
         assert not client.origin._idle
+
+
+async def test_a_connection_that_is_let_go_of_holds_nothing_of_its_answer():
+    async with scripted(Script([OK + b"Content-Length: 100000\r\n\r\n", b"x" * 50_000])) as client:
+        connection = await client.acquire()
+        connection.begin(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", head_request=False)
+        await connection.head()
+        await client.until(lambda: connection._chunks)
+        connection.abandon()
+        client.origin.release(connection)
+        assert (connection._chunks, connection._error, connection.fields) == ([], None, [])
