@@ -22,6 +22,7 @@ from services.auth.config import AuthSettings
 from services.auth.denials import Denials
 from services.auth.jobs import CLEAN_UP, AuthJobs
 from services.auth.key_changes import KeyChanges
+from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
@@ -47,6 +48,10 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
         keys=ApiKeys(
             db=db,
             idempotency=Idempotency(box=box, clock=clock),
+            limits=KeyLimits(
+                per_organization_max=settings.auth_keys_per_organization_max,
+                per_person_and_minute_max=settings.auth_keys_per_person_minute_max,
+            ),
             pepper=pepper,
             random_bytes=secrets.token_bytes,
             clock=clock,

@@ -36,6 +36,14 @@ class ApiKeyNotFound(NotFound):
     """There is no such API key."""
 
 
+class ApiKeyLimitReached(ResourceExhausted):
+    """This organization has as many API keys as it may have; revoke some that are not needed."""
+
+
+class ApiKeysCreatedTooFast(ResourceExhausted):
+    """You have created many API keys within a minute; try again in a moment."""
+
+
 class ApiKeyNotOwn(PermissionDenied):
     """Members may revoke only the API keys that they created."""
 

@@ -20,6 +20,7 @@ from mesh.ids import IdSource
 from mesh.rpc.access import Principal, platform_role_has
 from services.auth import store
 from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
+from services.auth.key_limits import KeyLimits
 from services.auth.model import ApiKey, AuditEntry, CreatedApiKey, KeyMode, NewApiKey
 
 ANNOUNCE_KEY: Final = "announce_api_key"
@@ -41,6 +42,7 @@ class ApiKeys:
     Args:
         db: Auth's tables.
         idempotency: Replays.
+        limits: How many keys there may be.
         pepper: For digests of new keys.
         random_bytes: A cryptographic source of randomness.
         clock: Time.
@@ -52,6 +54,7 @@ class ApiKeys:
         *,
         db: Database,
         idempotency: Idempotency,
+        limits: KeyLimits,
         pepper: Pepper,
         random_bytes: Callable[[int], bytes],
         clock: Clock,
@@ -59,6 +62,7 @@ class ApiKeys:
     ) -> None:
         self._db = db
         self._idempotency = idempotency
+        self._limits = limits
         self._pepper = pepper
         self._random_bytes = random_bytes
         self._clock = clock
@@ -68,11 +72,17 @@ class ApiKeys:
         """Create a key; its secret is in the answer and not kept.
 
         The audit entry and the e-mail to the organization's contact address belong to the same transaction.
+
+        Raises:
+            ApiKeysCreatedTooFast: The caller has created too many in the last minute.
+            ApiKeyLimitReached: The organization has too many.
         """
         async with self._db.tenant(wanted.organization_id) as tx:
             return await self._idempotency.idempotent(tx, asked, self._create, wanted, principal)
 
     async def _create(self, tx: Connection, wanted: NewApiKey, principal: Principal) -> CreatedApiKey:
+        now, creator_id = self._clock.now(), UUID(principal.subject)
+        await self._limits.check(tx, wanted.organization_id, creator_id, now)
         secret = key_format.mint(_MODES[wanted.mode], self._random_bytes(key_format.RANDOM_BYTES))
         api_key = ApiKey(
             api_key_id=self._ids.uuid7(),
@@ -83,8 +93,8 @@ class ApiKeys:
             scopes=wanted.scopes,
             allowed_ips=wanted.allowed_ips,
             external_subject=wanted.external_subject,
-            creator_id=UUID(principal.subject),
-            create_time=self._clock.now(),
+            creator_id=creator_id,
+            create_time=now,
             expire_time=wanted.expire_time,
         )
         digest = key_format.digest(secret, self._pepper.value)

@@ -49,6 +49,23 @@ INSERT INTO api_keys (organization_id, api_key_id, digest, pepper_version, name,
                       external_subject, creator_id, create_time, expire_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
+-- name: lock_api_keys
+-- The row of the organization would do, but the tenant role may not lock it.
+SELECT pg_advisory_xact_lock(hashtextextended('auth.api_keys ' || $1::uuid::text, 0))
+
+-- name: select_nth_latest_creation
+-- With a row, at least so many keys are younger than the instant; without one, fewer are.
+SELECT create_time FROM api_keys
+WHERE organization_id = $1 AND creator_id = $2 AND create_time > $3
+ORDER BY create_time DESC
+OFFSET $4 - 1 LIMIT 1
+
+-- name: select_nth_usable_key
+-- A key that still serves, behind so many others.
+SELECT true FROM api_keys
+WHERE organization_id = $1 AND revoke_time IS NULL AND (expire_time IS NULL OR expire_time > $2)
+OFFSET $3 - 1 LIMIT 1
+
 -- name: select_api_key_for_update
 -- Locked, so that two who revoke at once agree on the time.
 SELECT api_key_id, organization_id, name, hint, mode, scopes, allowed_ips, external_subject, creator_id, create_time,

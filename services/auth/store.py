@@ -89,6 +89,26 @@ async def insert_api_key(tx: Connection, api_key: ApiKey, *, digest: bytes, pepp
         raise OrganizationNotFound(f"{api_key.organization_id}") from error
 
 
+async def lock_api_keys(tx: Connection, organization_id: UUID) -> None:
+    """Keep others from creating keys of an organization until the transaction ends."""
+    await tx.execute(QUERIES["lock_api_keys"], organization_id)
+
+
+async def find_nth_latest_creation(
+    tx: Connection, organization_id: UUID, creator_id: UUID, *, since: datetime, position: int
+) -> datetime | None:
+    """Return when the n-th latest key of a creator was created, if that was after an instant."""
+    found: datetime | None = await tx.fetchval(
+        QUERIES["select_nth_latest_creation"], organization_id, creator_id, since, position
+    )
+    return found
+
+
+async def has_api_keys(tx: Connection, organization_id: UUID, *, count: int, now: datetime) -> bool:
+    """Tell whether an organization has at least so many keys that can serve a request."""
+    return bool(await tx.fetchval(QUERIES["select_nth_usable_key"], organization_id, now, count))
+
+
 async def lock_api_key(tx: Connection, organization_id: UUID, api_key_id: UUID) -> ApiKey | None:
     """Return a key and keep others from changing it until the transaction ends."""
     row = await tx.fetchrow(QUERIES["select_api_key_for_update"], organization_id, api_key_id)

@@ -28,6 +28,7 @@ def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
         idempotency=Idempotency(box=box, clock=context.clock),
         clock=context.clock,
         ids=context.ids,
+        per_hour_max=context.settings.notification_emails_per_hour_max,
     )
     handler = NotificationHandler(outbox, load_templates(), context.ids)
     return Role(handler=handler, optional={"smtp": _mailer(context.settings).check})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from contract.services import NOTIFICATION
 from mesh.config import ServiceSettings, VersionedKeys
 from services.notification.mailer import parse_smtp_url
 from services.notification.message import parse_mailbox
+
+EMAILS_PER_ORGANIZATION_AND_HOUR_MAX: Final = 300
 
 
 def _check_smtp_url(value: SecretStr) -> SecretStr:
@@ -34,3 +36,4 @@ class NotificationSettings(ServiceSettings):
     notification_data_keys: VersionedKeys
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)]
     mail_from: Annotated[str, AfterValidator(_check_mailbox)]
+    notification_emails_per_hour_max: int = Field(default=EMAILS_PER_ORGANIZATION_AND_HOUR_MAX, ge=1)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from mesh.rpc.errors import ResourceExhausted
+
+
+class EmailLimitReached(ResourceExhausted):
+    """This organization has had as many e-mails within an hour as it may have; try again later."""
+
 
 class MailRefused(Exception):
     """The mail server refuses this message for good."""

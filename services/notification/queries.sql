@@ -2,6 +2,17 @@
 INSERT INTO emails (organization_id, email_id, recipient, template, parameters, create_time)
 VALUES ($1, $2, $3, $4, $5::text::jsonb, $6)
 
+-- name: lock_emails
+-- Counting and inserting are one step per organization.
+SELECT pg_advisory_xact_lock(hashtextextended('notification.emails ' || $1::uuid::text, 0))
+
+-- name: select_nth_latest_email
+-- With a row, at least so many e-mails are younger than the instant; without one, fewer are.
+SELECT create_time FROM emails
+WHERE organization_id = $1 AND create_time > $2
+ORDER BY organization_id DESC, create_time DESC
+OFFSET $3 - 1 LIMIT 1
+
 -- name: select_email
 SELECT email_id, organization_id, recipient, template, parameters, state
 FROM emails

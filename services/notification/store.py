@@ -27,6 +27,19 @@ async def insert_email(tx: Connection, email: Email, now: datetime) -> None:
     )
 
 
+async def lock_emails(tx: Connection, organization_id: UUID) -> None:
+    """Keep others from adding e-mails of an organization until the transaction ends."""
+    await tx.execute(QUERIES["lock_emails"], organization_id)
+
+
+async def find_nth_latest_email(
+    tx: Connection, organization_id: UUID, *, since: datetime, position: int
+) -> datetime | None:
+    """Return when the n-th latest e-mail was taken, if that was after an instant."""
+    found: datetime | None = await tx.fetchval(QUERIES["select_nth_latest_email"], organization_id, since, position)
+    return found
+
+
 async def find_email(tx: Connection, organization_id: UUID, email_id: UUID) -> Email | None:
     """Return an e-mail."""
     row = await tx.fetchrow(QUERIES["select_email"], organization_id, email_id)

@@ -24,6 +24,7 @@ from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
+from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
@@ -54,7 +55,9 @@ class RunningAuth:
 
 
 @contextlib.asynccontextmanager
-async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -> AsyncIterator[RunningAuth]:
+async def running_auth(
+    database: TestDatabase, *, read_dsn: str | None = None, limits: KeyLimits | None = None
+) -> AsyncIterator[RunningAuth]:
     clock, ids = SystemClock(), RandomIds()
     db = await Database.connect(
         tenant_dsn=database.dsn("auth"),
@@ -70,6 +73,7 @@ async def running_auth(database: TestDatabase, *, read_dsn: str | None = None) -
     keys = ApiKeys(
         db=db,
         idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        limits=limits or KeyLimits(per_organization_max=1_000, per_person_and_minute_max=1_000),
         pepper=Pepper(version=1, value=PEPPER),
         random_bytes=secrets.token_bytes,
         clock=clock,

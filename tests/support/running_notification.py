@@ -37,7 +37,7 @@ class RunningNotification:
 
 @contextlib.asynccontextmanager
 async def running_notification(
-    database: TestDatabase, smtp_port: int, *, attempts_max: int = 50
+    database: TestDatabase, smtp_port: int, *, attempts_max: int = 50, per_hour_max: int = 300
 ) -> AsyncIterator[RunningNotification]:
     clock, ids, templates = SystemClock(), RandomIds(), load_templates()
     db = await Database.connect(
@@ -46,7 +46,13 @@ async def running_notification(
         name="notification",
         pool_size_max=5,
     )
-    outbox = Outbox(db=db, idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock), clock=clock, ids=ids)
+    outbox = Outbox(
+        db=db,
+        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        clock=clock,
+        ids=ids,
+        per_hour_max=per_hour_max,
+    )
     handler = NotificationHandler(outbox, templates, ids)
     delivery = Delivery(
         db=db,

@@ -15,6 +15,7 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 
 from contract import key_format
 from mesh.rpc.errors import ReceivedError, from_grpc
+from services.auth.key_limits import KeyLimits
 from tests.support.accounts import PEPPER, SeededOrganization, seed_key, seed_organization, seed_person
 from tests.support.postgres import TestDatabase, TestPostgres
 from tests.support.running_auth import running_auth
@@ -151,6 +152,41 @@ async def test_duplicates_at_the_same_time_make_one_key(auth: Any, acme: SeededO
     assert len({answer.secret for answer in answers}) == 1
     assert await count(auth, "api_keys") == 1
     assert await count(auth, "jobs") == 1
+
+
+async def test_no_parallelism_makes_more_keys_than_the_limits_say(database: TestDatabase) -> None:
+    limits = KeyLimits(per_organization_max=7, per_person_and_minute_max=5)
+    async with running_auth(database, limits=limits) as auth:
+        acme = await seed_organization(database.dsn("auth_system"), "acme")
+        other = await seed_organization(database.dsn("auth_system"), "other")
+        member_id = await seed_person(database.dsn("auth_system"), acme.organization_id, "m@acme.example", "member")
+        member = auth.person(member_id, acme.organization_id, "member")
+
+        async def create(metadata: Any, organization: SeededOrganization = acme, **fields: Any) -> ReceivedError | None:
+            try:
+                await auth.stub.CreateApiKey(create_request(organization, **fields), metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                return from_grpc(error)
+            return None
+
+        outcomes = await asyncio.gather(*(create(owner_of(auth, acme)) for _ in range(20)))
+        refused = [outcome for outcome in outcomes if outcome is not None]
+        assert (len(refused), {outcome.reason for outcome in refused}) == (15, {"API_KEYS_CREATED_TOO_FAST"})
+        assert refused[0].code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert 0 < (refused[0].retry_after_seconds or 0) <= 60
+        outcomes = await asyncio.gather(*(create(member, idempotency_key=str(number)) for number in range(5)))
+        refused = [outcome for outcome in outcomes if outcome is not None]
+        assert (len(refused), {outcome.reason for outcome in refused}) == (3, {"API_KEY_LIMIT_REACHED"})
+        assert refused[0].metadata == {"keys_max": "7"}
+        assert await count(auth, "api_keys") == 7
+        assert await create(owner_of(auth, other), other) is None
+        # Revoked keys make room in the organization, but not in the minute.
+        async with auth.db.system() as tx:
+            await tx.execute("UPDATE api_keys SET revoke_time = now() WHERE creator_id = $1", acme.owner_id)
+        assert await create(member, idempotency_key="again") is None
+        again = await create(owner_of(auth, acme))
+        assert again is not None
+        assert again.reason == "API_KEYS_CREATED_TOO_FAST"
 
 
 async def test_everything_wrong_with_a_new_key_is_told_at_once(auth: Any, acme: SeededOrganization) -> None:

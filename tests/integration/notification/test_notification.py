@@ -105,6 +105,31 @@ async def test_the_same_request_twice_is_one_mail(database: TestDatabase, smtp_p
         assert len(box.messages) == 1
 
 
+async def test_an_organization_causes_no_more_mails_within_an_hour_than_it_may(
+    database: TestDatabase, smtp_port: int
+) -> None:
+    async with running_notification(database, smtp_port, per_hour_max=3) as running:
+        organization_id, metadata = str(IDS.uuid7()), process_metadata("auth", "notification")
+
+        async def send(number: int, organization_id: str = organization_id) -> str:
+            request = send_request(organization_id=organization_id, idempotency_key=str(number))
+            try:
+                await running.stub.SendEmail(request, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                received = from_grpc(error)
+                assert 0 < (received.retry_after_seconds or 0) <= 3_600
+                return received.reason
+            return ""
+
+        reasons = await asyncio.gather(*(send(number) for number in range(8)))
+        assert (reasons.count(""), reasons.count("EMAIL_LIMIT_REACHED")) == (3, 5)
+        assert await send(reasons.index("")) == ""
+        assert await send(0, str(IDS.uuid7())) == ""
+        async with running.db.system() as tx:
+            await tx.execute("UPDATE emails SET create_time = create_time - interval '1 hour'")
+        assert await send(100) == ""
+
+
 async def test_everything_wrong_with_a_mail_is_told_at_once(database: TestDatabase, smtp_port: int) -> None:
     parameters = {"key_name": "two\nlines", "hint": "h", "create_time": "t", "colour": "red"}
     async with running_notification(database, smtp_port) as running:
