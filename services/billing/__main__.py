@@ -11,8 +11,9 @@ from mesh.jobs import Daily, Worker
 from mesh.pagination import PageTokens
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
+from services.billing.clients import AuditLog, LimitsWriter, UsageReader
 from services.billing.config import BillingSettings
-from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
+from services.billing.jobs import CLEAN_UP, BillingJobs
 from services.billing.rpc import BillingHandler
 from services.billing.service import Billing
 
@@ -22,24 +23,31 @@ CLEAN_UP_HOUR = 3
 def serve_api(context: ServiceContext[BillingSettings]) -> Role:
     """Wire the RPCs."""
     settings, db, clock = context.settings, context.db, context.clock
-    read_usage = UsageReader(clients=context.clients).billable_requests
-    handler = BillingHandler(
-        billing=Billing(db=db, read_usage=read_usage, clock=clock, ids=context.ids),
+    box = SecretBox(versioned_keys(settings.billing_data_keys.get_secret_value()))
+    billing = Billing(
         db=db,
-        idempotency=Idempotency(
-            box=SecretBox(versioned_keys(settings.billing_data_keys.get_secret_value())), clock=clock
-        ),
-        page_tokens=PageTokens(hex_key(settings.page_token_key.get_secret_value())),
+        idempotency=Idempotency(box=box, clock=clock),
+        read_usage=UsageReader(context.clients).billable_requests,
+        clock=clock,
+        ids=context.ids,
     )
+    page_tokens = PageTokens(hex_key(settings.page_token_key.get_secret_value()))
+    handler = BillingHandler(billing=billing, page_tokens=page_tokens)
     return Role(handler=handler)
 
 
 def work(context: ServiceContext[BillingSettings]) -> Role:
     """Wire the jobs."""
+    handlers = BillingJobs(
+        db=context.db,
+        limits=LimitsWriter(context.clients),
+        audit=AuditLog(context.clients),
+        clock=context.clock,
+    )
     worker = Worker(
         db=context.db,
         name=SPEC.name,
-        handlers=Consequences(db=context.db, clients=context.clients, clock=context.clock).handlers(),
+        handlers=handlers.handlers(),
         clock=context.clock,
         ids=context.ids,
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],

@@ -11,6 +11,14 @@ from services.billing.rating import Line, Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPlace:
+    """Where a plan stands in the price list: cheapest first, then by name."""
+
+    base_fee_minor: int
+    plan_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One version of a plan: its price and its limits."""
 
@@ -20,6 +28,20 @@ class Plan:
     price: Price
     requests_per_minute: int
     requests_per_month_max: int | None
+
+    @property
+    def place(self) -> PlanPlace:
+        """Return where it stands in the price list."""
+        return PlanPlace(base_fee_minor=self.price.base_fee_minor, plan_id=self.plan_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSubscription:
+    """A subscription as it is asked for; `actor` is who asks."""
+
+    organization_id: UUID
+    plan_id: str
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

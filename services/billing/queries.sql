@@ -1,10 +1,12 @@
 -- name: select_plans
--- The newest version of each plan, cheapest first; the price list is short, so pages are cut by the service.
+-- The newest version of each plan, cheapest first, behind a place in that order.
 SELECT plan_id, version, name, currency_code, base_fee_minor, included_requests, overage_unit_price,
        requests_per_minute, requests_per_month_max
 FROM plans AS p
 WHERE version = (SELECT max(version) FROM plans AS newest WHERE newest.plan_id = p.plan_id)
+  AND (base_fee_minor, plan_id) > ($1, $2)
 ORDER BY base_fee_minor, plan_id
+LIMIT $3
 
 -- name: select_plan
 -- One version; 0 means the newest.

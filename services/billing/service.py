@@ -9,11 +9,12 @@ from uuid import UUID
 from mesh import jobs
 from mesh.clock import Clock
 from mesh.database.connection import Connection
+from mesh.database.idempotency import Answer, Idempotency, Mutation
 from mesh.database.pools import Database
 from mesh.ids import IdSource
 from services.billing import store
 from services.billing.errors import PlanNotFound, SubscribedToAnotherPlan, SubscriptionNotFound
-from services.billing.model import InvoicePreview, Plan, Subscription
+from services.billing.model import InvoicePreview, NewSubscription, Plan, PlanPlace, Subscription
 from services.billing.periods import Period, align, period_containing
 from services.billing.rating import rate
 
@@ -29,52 +30,54 @@ class Billing:
 
     Args:
         db: Billing's tables.
+        idempotency: Replays.
         read_usage: Asks metering.
         clock: The organization's time.
         ids: New ids.
     """
 
-    def __init__(self, *, db: Database, read_usage: ReadUsage, clock: Clock, ids: IdSource) -> None:
+    def __init__(
+        self, *, db: Database, idempotency: Idempotency, read_usage: ReadUsage, clock: Clock, ids: IdSource
+    ) -> None:
         self._db = db
+        self._idempotency = idempotency
         self._read_usage = read_usage
         self._clock = clock
         self._ids = ids
 
-    async def list_plans(self) -> list[Plan]:
-        """Return the plans on offer, cheapest first."""
+    async def list_plans(self, *, after: PlanPlace | None, limit: int) -> list[Plan]:
+        """Return the plans on offer, cheapest first, behind a place in that order."""
         async with self._db.system() as tx:
-            return await store.list_plans(tx)
+            return await store.list_plans(tx, after=after, limit=limit)
 
-    async def subscribe(self, tx: Connection, *, organization_id: UUID, plan_id: str, actor: str) -> Subscription:
+    async def subscribe(self, wanted: NewSubscription, asked: Mutation[Subscription, Answer]) -> Answer:
         """Subscribe an organization to the newest version of a plan; on that plan already, return what there is.
 
         The push of its limits and the audit entry are jobs in the same transaction.
-
-        Args:
-            tx: A transaction of the organization.
-            organization_id: Whom to subscribe.
-            plan_id: To what.
-            actor: Who does it, for the audit log.
 
         Raises:
             PlanNotFound: There is no such plan.
             SubscribedToAnotherPlan: The organization is on another one.
         """
-        plan = await store.find_plan(tx, plan_id)
+        async with self._db.tenant(wanted.organization_id) as tx:
+            return await self._idempotency.idempotent(tx, asked, self._subscribe, wanted)
+
+    async def _subscribe(self, tx: Connection, wanted: NewSubscription) -> Subscription:
+        plan = await store.find_plan(tx, wanted.plan_id)
         if plan is None:
             raise PlanNotFound
-        now = self._clock.now(organization_id)
+        now = self._clock.now(wanted.organization_id)
         created = await store.insert_subscription(
             tx,
-            organization_id=organization_id,
+            organization_id=wanted.organization_id,
             subscription_id=self._ids.uuid7(),
             plan=plan,
             start_time=align(now),
             now=now,
         )
         if created is None:
-            return await self._existing(tx, organization_id, plan_id)
-        await self._enqueue_consequences(tx, created, actor)
+            return await self._existing(tx, wanted.organization_id, wanted.plan_id)
+        await self._enqueue_consequences(tx, created, wanted.actor)
         return created
 
     async def preview_invoice(self, organization_id: UUID) -> InvoicePreview:

@@ -8,16 +8,18 @@ from uuid import UUID
 
 from mesh.database.connection import Connection
 from mesh.database.sql import load
-from services.billing.model import Plan, Subscription
+from services.billing.model import Plan, PlanPlace, Subscription
 from services.billing.rating import Price
 
 QUERIES: Final = load(__package__)
 NEWEST: Final = 0
+BEFORE_ALL: Final = PlanPlace(base_fee_minor=-1, plan_id="")
 
 
-async def list_plans(tx: Connection) -> list[Plan]:
-    """Return the newest version of each plan, cheapest first."""
-    return [_plan(row) for row in await tx.fetch(QUERIES["select_plans"])]
+async def list_plans(tx: Connection, *, after: PlanPlace | None, limit: int) -> list[Plan]:
+    """Return the newest version of each plan, cheapest first, behind a place in that order."""
+    place = after or BEFORE_ALL
+    return [_plan(row) for row in await tx.fetch(QUERIES["select_plans"], place.base_fee_minor, place.plan_id, limit)]
 
 
 async def find_plan(tx: Connection, plan_id: str, version: int = NEWEST) -> Plan | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -31,7 +32,8 @@ from mesh.pagination import PageTokens
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import ReceivedError, from_grpc
 from mesh.secretbox import SecretBox
-from services.billing.consequences import CLEAN_UP, Consequences, UsageReader
+from services.billing.clients import AuditLog, LimitsWriter, UsageReader
+from services.billing.jobs import CLEAN_UP, BillingJobs
 from services.billing.rpc import BillingHandler
 from services.billing.service import Billing
 from tests.support.accounts import DATA_KEY
@@ -126,11 +128,15 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         clients = Clients(ProcessSettings(**process_fields("billing"), **addresses), process="billing")
         stack.push_async_callback(clients.close)
         clock = ManualClock(NOW)
-        service = Billing(db=db, read_usage=UsageReader(clients=clients).billable_requests, clock=clock, ids=IDS)
-        handler = BillingHandler(
-            billing=service,
+        service = Billing(
             db=db,
             idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+            read_usage=UsageReader(clients).billable_requests,
+            clock=clock,
+            ids=IDS,
+        )
+        handler = BillingHandler(
+            billing=service,
             page_tokens=PageTokens(b"secret"),
         )
         address = await enter(
@@ -141,7 +147,7 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         worker = Worker(
             db=db,
             name="billing",
-            handlers=Consequences(db=db, clients=clients, clock=clock).handlers(),
+            handlers=BillingJobs(db=db, limits=LimitsWriter(clients), audit=AuditLog(clients), clock=clock).handlers(),
             clock=SystemClock(),
             ids=IDS,
             retry=RetryPolicy(first_seconds=0.05),
@@ -199,6 +205,15 @@ async def test_plans_are_listed_cheapest_first_and_in_pages(billing: RunningBill
     assert starter.overage_unit_price == "0.01"
     assert not starter.HasField("requests_per_month_max")
     assert (pro.plan_id, pro.requests_per_minute, pro.HasField("included_requests")) == ("pro", 300, False)
+
+
+async def test_a_plan_that_goes_between_two_pages_repeats_none(billing: RunningBilling, database: TestDatabase) -> None:
+    first = await billing.stub.ListPlans(pb.ListPlansRequest(page_size=2))
+    owner = await asyncpg.connect(database.dsn("owner"))
+    await owner.execute("DELETE FROM billing.plans WHERE plan_id = $1", first.plans[-1].plan_id)
+    await owner.close()
+    rest = await billing.stub.ListPlans(pb.ListPlansRequest(page_size=2, page_token=first.next_page_token))
+    assert [plan.plan_id for plan in (*first.plans, *rest.plans)] == ["free", "starter", "pro"]
 
 
 async def test_a_subscription_pushes_its_limits_and_is_audited(billing: RunningBilling) -> None:
