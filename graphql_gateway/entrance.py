@@ -21,7 +21,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import http_exceptions, web
@@ -291,8 +291,8 @@ class EntranceProtocol(web.RequestHandler):
         """Answer without a request: no handler has seen one."""
         failure = Failure.of(error)
         metrics.refused(failure.reason.lower())
-        if isinstance(transport, asyncio.Transport | asyncio.WriteTransport):
-            transport.write(problem_bytes(failure, str(self._ids.uuid7()), hsts=self._hsts))
+        # uvloop's transports write like asyncio's and are not derived from them.
+        cast("asyncio.WriteTransport", transport).write(problem_bytes(failure, str(self._ids.uuid7()), hsts=self._hsts))
         self.force_close()
         transport.close()
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 from google.protobuf.descriptor import ServiceDescriptor
 from tollway.auth.v1 import auth_service_pb2 as auth
@@ -55,6 +56,13 @@ CREATE_SECONDS = 1_760_000_000
 
 class ApiKeyNotFound(NotFound):
     """There is no such API key."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production: its transports differ from asyncio's."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class PasswordWrong(Unauthenticated):
