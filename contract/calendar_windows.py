@@ -21,6 +21,8 @@ _US_PER_DAY: Final = 86_400_000_000
 _US_PER_MS: Final = 1_000
 _MONTHS_PER_YEAR: Final = 12
 _DAYS_REMEMBERED_MAX: Final = 1_024
+# The last day that `date` can tell the end of, whatever the zone.
+TIME_US_MAX: Final = 253_370_764_800_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

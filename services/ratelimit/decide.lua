@@ -39,6 +39,8 @@ local ALLOWED, DENIED = 1, 2
 local HEADER, FORMAT = 2, 5
 local GIVEN_BACK_KEPT_MS, AHEAD_MS_MAX = 1800000, 60000
 local BACK_MS_MAX = 60000
+-- A cost above the limit never fits; what is said of it must still be a number that int64 holds exactly.
+local WAIT_MS_MAX = 2^53 - 1
 local floor, ceil, max, min, byte, sub = math.floor, math.ceil, math.max, math.min, string.byte, string.sub
 local pack, unpack_from, call = struct.pack, struct.unpack, redis.call
 
@@ -244,7 +246,7 @@ while decision_at <= #decisions do
     local wait_ms = -1
     if kind == TOKEN_BUCKET then
       local over = state[slot] + (cost - limit) * policy[base + 6]
-      if over > 0 then wait_ms = ceil(over / limit) + state[1] - now_ms end
+      if over > 0 then wait_ms = min(ceil(over / limit) + state[1] - now_ms, WAIT_MS_MAX) end
     elseif kind == SLIDING then
       local over = in_slices(state, slot) + cost - limit
       if over > 0 then wait_ms = back_ms(state, slot, policy[base + 6], over) - now_ms end

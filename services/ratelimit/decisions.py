@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import Counter
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as pb
 
-from contract.calendar_windows import calendar_instant
+from contract.calendar_windows import TIME_US_MAX, calendar_instant
 from contract.windows import MS_PER_SECOND
 from mesh.clock import Clock
 from services.ratelimit.counters import Answer, Call, Counters
@@ -85,6 +85,9 @@ class DecisionService:
             else:
                 call.decide(place, decision.api_key_id, decision.route_id, decision.cost_units or 1)
         for back in give_backs:
+            # An instant that no verdict can have had is an error of the sender; it must not cost others their batch.
+            if not 0 <= back.calendar_time_us <= TIME_US_MAX:
+                continue
             call = self._call(calls, back.organization_id, test_mode=back.test_mode)
             if call is not None:
                 call.give_back(

@@ -94,6 +94,23 @@ async def test_without_the_limiter_each_route_follows_its_own_rule(edge):
     assert (await edge.request("/x")).status == 200
 
 
+async def test_late_verdicts_on_an_empty_bucket_admit_nothing_however_often_the_limiter_stalls(surroundings):
+    edge = surroundings
+    edge.changes["edge_decision_deadline_ms"] = 50
+    edge.backend.limiter.burst = 3
+    await edge.start()
+    await edge.healthy()
+    answers = [(await edge.request("/x")).status for _ in range(4)]
+    for _ in range(3):
+        edge.backend.limiter.hang = True
+        answers += [(await edge.request("/x")).status for _ in range(5)]
+        edge.backend.limiter.hang = False
+        await edge.until(lambda: edge.worker._limiter.is_healthy)
+        answers.append((await edge.request("/x")).status)
+    await edge.stop()
+    assert answers.count(200) == 3
+
+
 async def test_hung_limiter_costs_no_more_than_the_deadline(surroundings):
     edge = surroundings
     edge.changes["edge_decision_deadline_ms"] = 50

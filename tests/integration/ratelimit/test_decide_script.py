@@ -125,6 +125,12 @@ def test_a_bucket_has_room_exactly_when_it_said(limiter: Limiter, cost: int) -> 
     assert limiter.decide(cost)[0][0] == ALLOWED
 
 
+def test_a_cost_that_never_fits_is_refused_with_a_number_that_can_be_read(limiter: Limiter) -> None:
+    limiter.in_force = policy(bucket(1, period_seconds=31 * 86_400))
+    (record,) = limiter.decide(2**32 - 1)
+    assert (record[0], record[2]) == (DENIED, 2**53 - 1)
+
+
 def test_units_go_back_once_and_only_into_their_own_month(limiter: Limiter) -> None:
     limiter.decide(1, 1)
     taken_at_ms = limiter.now_ms

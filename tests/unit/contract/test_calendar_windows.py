@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.calendar_windows import calendar_instant, day_start, month_start
+from contract.calendar_windows import TIME_US_MAX, calendar_instant, calendar_instant_of, day_start, month_start
 
 INSTANTS = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)).map(  # noqa: DTZ001 made aware here
     lambda naive: naive.replace(tzinfo=UTC)
@@ -58,6 +58,11 @@ def test_in_utc_the_next_window_has_the_next_number(now: datetime) -> None:
     instant = calendar_instant(now)
     assert calendar_instant(now + timedelta(milliseconds=instant.day_left_ms)).day == instant.day + 1
     assert calendar_instant(now + timedelta(milliseconds=instant.month_left_ms)).month == instant.month + 1
+
+
+@given(ZONES)
+def test_the_last_instant_that_is_taken_has_windows_in_every_zone(zone: tzinfo) -> None:
+    assert calendar_instant_of(TIME_US_MAX, zone).day_left_ms > 0
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,17 @@ async def test_verdicts_stand_where_their_decisions_stood(tasks: asyncio.TaskGro
     assert allowed.calendar_time_us == int(NOW.timestamp()) * 1_000_000
 
 
+@pytest.mark.parametrize("time_us", [-1, 2**62])
+async def test_a_give_back_from_an_impossible_time_costs_nobody_a_verdict(
+    tasks: asyncio.TaskGroup, time_us: int
+) -> None:
+    redis = Redis()
+    redis.answers = [Answer(records=[(1, 0, 0, 9, 99, 5, 6)])]
+    back = pb.GiveBack(organization_id=ORGANIZATION.bytes, api_key_id=API_KEY.bytes, calendar_time_us=time_us)
+    decided = await deciding(redis, NoUsage(), tasks).decide([decision()], [back])
+    assert [verdict.kind for verdict in decided.verdicts] == [pb.VERDICT_KIND_ALLOWED]
+
+
 @pytest.mark.parametrize("answer", [RedisUnavailable("away"), Answer()])
 async def test_without_counters_the_verdict_is_unavailable(
     tasks: asyncio.TaskGroup, answer: Answer | Exception
