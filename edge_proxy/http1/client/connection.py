@@ -68,6 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_chunks",
         "_error",
         "_framing",
+        "_has_ended",
         "_head_buffer",
         "_interim_answers",
         "_is_head_request",
@@ -100,6 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.expires = NEVER
         self.write_deadline = NEVER
         self.has_excess = False
+        self._has_ended = False
         self._is_reading = True
         self._can_write: asyncio.Future[None] | None = None
         self._error: Exception | None
@@ -230,7 +232,12 @@ class UpstreamConnection(asyncio.Protocol):
             self.fail(UpstreamFailed(str(error)))
 
     def eof_received(self) -> bool:
-        """Let the connection close."""
+        """Note that the origin ended its side in order, and let the connection close.
+
+        Over TLS the event loop calls this for a `close_notify` only. A connection that was cut without one is lost
+        without a word, and an answer that ends with its connection is then cut as well (RFC 9112 section 9.8).
+        """
+        self._has_ended = True
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -240,7 +247,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._let_write()
         if self.is_complete:
             return
-        if error is None and self.has_head and self._framing is Framing.UNTIL_CLOSE and self._error is None:
+        has_end = self.has_head and self._framing is Framing.UNTIL_CLOSE and self._has_ended
+        if error is None and has_end and self._error is None:
             self.is_complete = True
         elif self._error is None:
             detail = str(error) if error is not None else "closed the connection"
