@@ -58,8 +58,11 @@ class KeySaver:
 
     async def save_changes(self) -> None:
         """Write what waits in the cache."""
-        if self._cache.snapshot_wanted:
-            self._cache.snapshot_wanted = not await self._replace()
+        # A snapshot of what is not loaded yet would pass for a whole one.
+        if self._cache.snapshot_wanted and self._cache.is_loaded:
+            if not await self._replace():
+                return
+            self._cache.snapshot_wanted = False
         changes = self._cache.take_unsaved()
         if not changes:
             return

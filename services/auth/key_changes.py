@@ -52,6 +52,11 @@ class KeyStream:
         self._queue: asyncio.Queue[tuple[KeyGrant, ...]] = asyncio.Queue(CHANGES_QUEUED_PER_STREAM_MAX)
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether the stream has ended."""
+        return self._closed
+
     def put(self, grants: tuple[KeyGrant, ...]) -> None:
         """Queue a change; a stream without room is closed."""
         try:
@@ -125,6 +130,8 @@ class KeyChanges:
         snapshot = asyncio.ensure_future(self._take_snapshot(snapshot_keys_max))
         try:
             while not (await asyncio.wait({snapshot}, timeout=HEARTBEAT_SECONDS))[0]:
+                if stream.is_closed:
+                    raise KeyWatchUnavailable("closed while the snapshot was read")
                 yield (), False
             for part in snapshot.result():
                 yield part, False

@@ -178,6 +178,28 @@ async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
     call.cancel()
 
 
+async def test_a_stream_that_is_closed_while_its_snapshot_is_read_says_so(
+    auth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    (await watch(auth))[0].cancel()
+
+    async def never(*_values: Any, **_fields: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module.store, "take_snapshot", never)
+    call, _ = await watch(auth)
+    auth.key_changes._close_all("test")
+
+    async def read_to_the_end() -> None:
+        while True:
+            await call.read()
+
+    with pytest.raises(grpc.aio.AioRpcError) as closed:
+        await asyncio.wait_for(read_to_the_end(), 5)
+    assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
+
+
 async def test_suspending_an_organization_pushes_all_its_keys(auth: Any) -> None:
     dsn = auth.database.dsn("auth_system")
     owner, other = await seed_organization(dsn), await seed_organization(dsn, "other")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 
+from edge_proxy.keys import cache as key_cache
 from edge_proxy.keys import files as key_files
 from edge_proxy.keys import saver as key_saver
 from edge_proxy.keys.cache import KeyCache
@@ -120,6 +121,30 @@ async def test_a_change_is_on_the_disk_before_the_next_snapshot(tmp_path: Path) 
         while known(tmp_path) != {1: (2, REVOKED)}:
             await asyncio.sleep(0.001)
     running.cancel()
+
+
+async def test_too_many_changes_are_told_as_unwritten_until_a_snapshot_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_cache, "UNSAVED_MAX", 1)
+    cache, files = KeyCache(), KeyFiles(tmp_path)
+    saver = KeySaver(cache, files, writes_snapshots=False)
+    cache.push([grant(1, state=REVOKED), grant(2, state=REVOKED)], fresh_until=0.0)
+    await saver.save_changes()
+    assert files.load() is None, "what is not loaded is no snapshot"
+    cache.put_stored([], now=0.0)
+    cache.push([grant(1, version=2, state=REVOKED)], fresh_until=0.0)
+    with monkeypatch.context() as full:
+        full.setattr(key_files.snapshot, "write", _no_space)
+        await saver.save_changes()
+    assert not saver.is_writing
+    await saver.save_changes()
+    assert saver.is_writing
+    assert known(tmp_path) == {1: (2, REVOKED), 2: (1, REVOKED)}
+
+
+def _no_space(*_values: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 async def test_what_cannot_be_written_is_told_and_written_later(
