@@ -233,6 +233,9 @@ class RolePool:
             raise DatabaseBusy(repr(error), retry_after_seconds=RETRY_AFTER_SECONDS) from error
         except _AWAY as error:
             raise DatabaseUnavailable(repr(error)) from error
+        except asyncpg.InternalClientError as error:
+            # The server's last word came while asyncpg thought the connection idle: it is as good as gone.
+            raise DatabaseUnavailable(repr(error)) from error
         except asyncpg.InterfaceError as error:
             # asyncpg cannot roll back on a connection that is gone and says so with this class, over the real cause.
             if _is_gone(connection):

@@ -22,6 +22,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc as ratelimit_grpc
 
 from contract import key_format
+from tests.support.ports import next_port
 
 PEPPER = bytes(range(32))
 HEARTBEAT_SECONDS = 1.0
@@ -196,7 +197,7 @@ class Backend:
         auth_grpc.add_AuthServiceServicer_to_server(self.auth, self.server)
         ratelimit_grpc.add_RateLimitServiceServicer_to_server(self.limiter, self.server)
         metering_grpc.add_MeteringServiceServicer_to_server(self.metering, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{port or self.port}")
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{port or self.port or next_port()}")
         await self.server.start()
 
     async def stop(self) -> None:
@@ -224,7 +225,7 @@ class FakeUpstream:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port or next_port())
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -65,10 +65,12 @@ class Running:
                 assert self.process.returncode is None
                 await asyncio.sleep(0.05)
 
-    async def is_ready(self) -> bool:
+    async def is_ready(self, *, but_for: str = "") -> bool:
+        """Say whether it is ready and degraded by nothing but what begins like this."""
         with contextlib.suppress(aiohttp.ClientError):
             async with self.session.get(f"http://127.0.0.1:{self.admin_port}/health/ready") as got:
-                return got.status == 200 and (await got.json())["degraded"] == []
+                reasons = (await got.json())["degraded"]
+                return got.status == 200 and all(but_for and reason.startswith(but_for) for reason in reasons)
         return False
 
     async def pids(self) -> list[int]:
@@ -123,11 +125,11 @@ async def test_killed_worker_is_replaced_and_its_journal_sent(running):
     await gone(first)
     # The shared socket goes on being served by the other worker meanwhile.
     assert {await running.get() for _ in range(20)} == {200}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await running.is_ready() or len(await running.pids()) < 2:
             await asyncio.sleep(0.05)
     assert second in await running.pids()
-    assert len(await running.backend.metering.wait_for(40, 15)) == 40
+    assert len(await running.backend.metering.wait_for(40, 60)) == 40
     assert "tollway_edge_worker_restarts_total 1" in await running.metrics()
 
 
@@ -153,20 +155,20 @@ async def test_every_answer_that_arrived_whole_is_an_event_although_workers_are_
     clients = [asyncio.create_task(client()) for _ in range(16)]
     for _ in range(2):
         before = len(answered)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(answered) < before + 100:
                 await asyncio.sleep(0.005)
         before = len(answered)
         victim = (await running.pids())[0]
         os.kill(victim, signal.SIGKILL)
         await gone(victim)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while victim in (pids := await running.pids()) or len(pids) < 2 or len(answered) < before + 200:
                 await asyncio.sleep(0.05)
     stop.set()
     await asyncio.gather(*clients)
     assert len(set(answered)) == len(answered) > 400
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not set(answered) <= running.backend.metering.events.keys():
             await asyncio.sleep(0.05)
     # What was metered and not answered was in flight at a kill: at most one request per client each time.
@@ -222,7 +224,7 @@ async def test_nothing_is_lost_when_everything_is_killed_at_once(running):
         await gone(pid)
     running.backend.metering.fail = False
     await running.start()
-    assert len(await running.backend.metering.wait_for(30, 15)) == 30
+    assert len(await running.backend.metering.wait_for(30, 60)) == 30
 
 
 async def test_reload_reaches_every_worker_and_a_half_edited_file_none_not_even_a_new_one(running, tmp_path):
@@ -241,18 +243,18 @@ async def test_reload_reaches_every_worker_and_a_half_edited_file_none_not_even_
     await running.start()
     path.write_text(routes("after"))
     running.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "tollway_edge_reloads_total 2.0" not in await running.metrics():
             await asyncio.sleep(0.02)
     path.write_text("version: 1\nroutes: [")
     running.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "tollway_edge_reloads_refused_total 1" not in await running.metrics():
             await asyncio.sleep(0.02)
     first, _ = await running.pids()
     os.kill(first, signal.SIGKILL)
-    async with asyncio.timeout(20):
-        while first in (pids := await running.pids()) or len(pids) < 2 or not await running.is_ready():
+    async with asyncio.timeout(60):
+        while first in (pids := await running.pids()) or len(pids) < 2 or not await running.is_ready(but_for="routes"):
             await asyncio.sleep(0.05)
     await asyncio.gather(*(running.get() for _ in range(20)))
     assert {event.route_id for event in await running.backend.metering.wait_for(20)} == {"after"}
@@ -314,7 +316,7 @@ async def test_a_disk_that_was_full_heals_without_a_restart(running):
             assert await running.get() == 503
     for pid in pids:
         limit_file_sizes(pid, resource.RLIM_INFINITY)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while {await running.get() for _ in range(20)} != {200}:
             await asyncio.sleep(0.05)
     assert await running.pids() == pids

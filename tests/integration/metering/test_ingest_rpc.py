@@ -54,18 +54,24 @@ async def test_batches_are_answered_after_their_commit_and_repetitions_count_onc
 
 
 async def test_all_wrong_fields_of_a_question_are_told_together(running: Running) -> None:
-    request = pb.QueryUsageRequest(organization_id="x", group_by=[1, 1], granularity=9)
+    request = pb.QueryUsageRequest(organization_id=str(ORGANIZATION), group_by=[1, 1])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.stub().QueryUsage(request, metadata=running.metadata("ratelimit"))
     error = from_grpc(caught.value)
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
-    assert {violation.field for violation in error.violations} == {
-        "organization_id",
-        "start_time",
-        "end_time",
-        "granularity",
-        "group_by",
-    }
+    assert {violation.field for violation in error.violations} == {"start_time", "end_time", "group_by"}
+
+
+async def test_a_tenant_that_is_no_id_is_told_before_anything_else_is_looked_at(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.stub().QueryUsage(
+            pb.QueryUsageRequest(organization_id="x"), metadata=running.metadata("ratelimit")
+        )
+    error = from_grpc(caught.value)
+    assert (error.code, [violation.field for violation in error.violations]) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        ["organization_id"],
+    )
 
 
 async def test_a_process_that_is_not_named_may_not_ingest(running: Running) -> None:
