@@ -7,6 +7,9 @@ batches. A batch that is not answered within the deadline resolves to None for a
 rule then applies. A late "allowed" has consumed units that nobody used; that is accepted, because the alternative is to
 wait.
 
+Units that go back travel with whatever is sent next. They are kept until the limiter has said that it took them, and
+sent again where it did not or where the stream has broken; the limiter counts each request's once.
+
 The stream counts as healthy from its first answer on. `EXPIRED_BATCHES_MAX` batches in a row without any answer make it
 unhealthy: requests then no longer wait at all, and an empty batch is sent as a probe until one is answered or the
 stream is opened again. Probes also keep this worker counted among the live edges while it has no traffic.
@@ -32,6 +35,7 @@ METHOD: Final = "/tollway.ratelimit.v1.RateLimitService/Decide"
 BATCH_MAX: Final = 1_000
 BATCHES_WAITING_MAX: Final = 20
 GIVE_BACKS_WAITING_MAX: Final = 50_000
+GIVE_BACK_AGAIN_SECONDS: Final = 1.0
 EXPIRED_BATCHES_MAX: Final = 3
 PATIENCE_SECONDS: Final = 0.003
 PROBE_SECONDS: Final = 3.0
@@ -90,6 +94,8 @@ class DecideClient:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Batch] = deque()
         self._give_backs: deque[bytes] = deque(maxlen=GIVE_BACKS_WAITING_MAX)
+        # Sent and not yet taken, by the message that carried them.
+        self._given_back: dict[int, list[bytes]] = {}
         self._in_flight: dict[int, _Batch] = {}
         self._batch_id = 0
         self._wake = asyncio.Event()
@@ -124,7 +130,7 @@ class DecideClient:
         return future
 
     def give_back(self, message: ratelimit.GiveBack) -> None:
-        """Return units of a request that is not billed. Not answered; the oldest are dropped above a bound."""
+        """Return units of a request that is not billed; the oldest are dropped above a bound."""
         self._give_backs.append(message.SerializeToString())
         self._wake.set()
 
@@ -206,9 +212,10 @@ class DecideClient:
             self._in_flight[self._batch_id] = batch
             for decision in batch.decisions:
                 parts += (DECIDE_DECISION, varint(len(decision)), decision)
-        give_backs = self._give_backs
-        for _ in range(min(len(give_backs), BATCH_MAX)):
-            message = give_backs.popleft()
+        give_backs = [self._give_backs.popleft() for _ in range(min(len(self._give_backs), BATCH_MAX))]
+        if give_backs:
+            self._given_back[self._batch_id] = give_backs
+        for message in give_backs:
             parts += (DECIDE_GIVE_BACK, varint(len(message)), message)
         return b"".join(parts)
 
@@ -223,6 +230,10 @@ class DecideClient:
             self.is_healthy = True
             log.info("limiter_connected", live_edges=answer.live_edges)
         self._answered.set()
+        given_back = self._given_back.pop(answer.batch_id, None)
+        if given_back is not None and not answer.has_given_back:
+            # Redis is away. They go with a later message, which a probe is at the latest.
+            self._loop.call_later(GIVE_BACK_AGAIN_SECONDS, self._give_back_again, given_back)
         batch = self._in_flight.pop(answer.batch_id, None)
         if batch is None:
             return
@@ -245,8 +256,16 @@ class DecideClient:
             log.warning("limiter_unhealthy", expired_batches=self._expired_in_row)
             self.is_healthy = False
 
+    def _give_back_again(self, messages: list[bytes]) -> None:
+        """Queue what was not taken, as far as there is room; what has come since is not dropped for it."""
+        room = GIVE_BACKS_WAITING_MAX - len(self._give_backs)
+        self._give_backs.extendleft(reversed(messages[:room]))
+
     def _fail_all(self) -> None:
         self.is_healthy = False
+        for messages in self._given_back.values():
+            self._give_back_again(messages)
+        self._given_back.clear()
         for batch in (*self._waiting, *self._in_flight.values()):
             batch.resolve_all(None)
         self._waiting.clear()

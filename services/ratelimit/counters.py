@@ -133,6 +133,11 @@ class Call:
             self._api_key(api_key_id), self._route(route_id), cost_units, taken_at.day, taken_at.month, request_id
         )
 
+    @property
+    def has_give_backs(self) -> bool:
+        """Tell whether there are units to give back."""
+        return bool(self._give_backs)
+
     def seed_named(self, name: bytes, scope: WindowScope, seed: Seed) -> None:
         """Add what metering has counted in a window of the instance that `key_name` named."""
         key = self._number(bytes((scope,)), self._prefix + name)

@@ -44,10 +44,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """The verdicts of a batch in its order, and the policies that they refer to."""
+    """The verdicts of a batch in its order, the policies that they refer to, and whether all give-backs were taken."""
 
     verdicts: Sequence[pb.Verdict]
     layouts: Sequence[PolicyLayout]
+    has_given_back: bool = True
 
 
 class DecisionService:
@@ -101,7 +102,13 @@ class DecisionService:
             if answer.is_outdated:
                 self._policies.reload(call.layout.policy.organization_id)
             _write_verdicts(verdicts, call, answer)
-        return Decided(verdicts=verdicts, layouts=[call.layout for call in asked])
+        return Decided(
+            verdicts=verdicts,
+            layouts=[call.layout for call in asked],
+            has_given_back=all(
+                answer.records is not None for call, answer in zip(asked, answers, strict=True) if call.has_give_backs
+            ),
+        )
 
     def _call(self, calls: dict[tuple[bytes, bool], Call], organization_id: bytes, *, test_mode: bool) -> Call | None:
         key = (organization_id, test_mode)

@@ -91,6 +91,7 @@ class FakeLimiter(ratelimit_grpc.RateLimitServiceServicer):
         self.decisions: list[ratelimit.Decision] = []
         self.give_backs: list[ratelimit.GiveBack] = []
         self.remember = True
+        self.takes_give_backs = True
 
     def policy(self) -> ratelimit.Policy:
         window = ratelimit.Window
@@ -129,6 +130,7 @@ class FakeLimiter(ratelimit_grpc.RateLimitServiceServicer):
                 verdicts=[self._verdict(d) for d in request.decisions],
                 policies=[] if sent_policy else [self.policy()],
                 live_edges=self.live_edges,
+                has_given_back=self.takes_give_backs,
             )
             sent_policy = True
 

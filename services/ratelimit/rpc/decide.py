@@ -87,9 +87,7 @@ class _Stream:
         traceparents = [each.traceparent for each in request.decisions if is_sampled(each.traceparent)]
         with span("ratelimit.decide", next(iter(traceparents), None), links=traceparents[1:TRACES_LINKED_MAX]):
             decided = await self._decisions.decide(request.decisions, request.give_backs)
-        # Give-backs alone are not answered. An empty request is how an edge asks whether the limiter is there.
-        if request.give_backs and not request.decisions:
-            return
+        # An empty request is how an edge asks whether the limiter is there.
         # Answers leave in the order in which they are put here, so a policy goes out with its first use.
         self.ready.put_nowait(
             pb.DecideResponse(
@@ -97,6 +95,7 @@ class _Stream:
                 verdicts=decided.verdicts,
                 policies=[to_policy(layout.policy) for layout in decided.layouts if self._is_news(layout)],
                 live_edges=self._leases.live_count,
+                has_given_back=decided.has_given_back,
             )
         )
 

@@ -6,6 +6,7 @@ import time
 
 from tollway.events.v1 import usage_event_pb2 as events
 
+from edge_proxy.limiter import decide_client
 from tests.support.edge_fakes import ORGANIZATION, answer
 
 
@@ -70,6 +71,17 @@ async def test_units_go_back_where_the_outcome_is_not_billed(edge):
     assert (await edge.request("/items/1")).status == 404
     await edge.events(2)
     assert len(edge.backend.limiter.give_backs) == 1
+
+
+async def test_units_that_the_limiter_did_not_take_go_back_again(edge, monkeypatch):
+    monkeypatch.setattr(decide_client, "GIVE_BACK_AGAIN_SECONDS", 0.0)
+    edge.backend.limiter.takes_give_backs = False
+    edge.upstream.script = answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+    assert (await edge.request("/items/1")).status == 500
+    await edge.until(lambda: len(edge.backend.limiter.give_backs) >= 2)
+    assert len({back.request_id for back in edge.backend.limiter.give_backs}) == 1
+    edge.backend.limiter.takes_give_backs = True
+    await edge.until(lambda: not edge.worker._limiter._given_back and not edge.worker._limiter._give_backs)
 
 
 async def test_without_the_limiter_each_route_follows_its_own_rule(edge):

@@ -154,6 +154,16 @@ async def test_a_give_back_from_an_impossible_time_costs_nobody_a_verdict(
     assert [verdict.kind for verdict in decided.verdicts] == [pb.VERDICT_KIND_ALLOWED]
 
 
+async def test_give_backs_that_redis_did_not_take_are_not_acknowledged(tasks: asyncio.TaskGroup) -> None:
+    redis = Redis()
+    redis.answers = [RedisUnavailable("away"), Answer(records=[])]
+    back = pb.GiveBack(organization_id=ORGANIZATION.bytes, api_key_id=API_KEY.bytes)
+    service = deciding(redis, NoUsage(), tasks)
+    assert [(await service.decide([], [back])).has_given_back for _ in range(2)] == [False, True]
+    redis.answers = [RedisUnavailable("away")]
+    assert (await service.decide([decision()], [])).has_given_back
+
+
 @pytest.mark.parametrize("answer", [RedisUnavailable("away"), Answer()])
 async def test_without_counters_the_verdict_is_unavailable(
     tasks: asyncio.TaskGroup, answer: Answer | Exception

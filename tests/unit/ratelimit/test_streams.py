@@ -120,9 +120,9 @@ async def test_a_policy_is_told_again_when_its_version_changes(handler: RateLimi
     await stream.aclose()
 
 
-async def test_give_backs_alone_are_not_answered(handler: RateLimitHandler) -> None:
+async def test_give_backs_are_acknowledged(handler: RateLimitHandler) -> None:
     stream = handler.Decide(requests(pb.DecideRequest(batch_id=1, give_backs=[pb.GiveBack()]), batch(2, 1)), None)
-    assert [answer.batch_id async for answer in stream] == [2]
+    assert [(answer.batch_id, answer.has_given_back) async for answer in stream] == [(1, True), (2, True)]
 
 
 async def test_a_batch_that_is_too_large_ends_the_stream(handler: RateLimitHandler) -> None:

@@ -202,7 +202,9 @@ class DecideRequest(_message.Message):
 
     @_builtins.property
     def give_backs(self) -> _containers.RepeatedCompositeFieldContainer[Global___GiveBack]:
-        """Units of requests that turned out not to be billed. At most 1,000. Not answered."""
+        """Units of requests that turned out not to be billed. At most 1,000. Those of a message that is not answered with
+        `has_given_back` are sent again: giving back twice counts once.
+        """
 
     def __init__(
         self,
@@ -329,10 +331,13 @@ class DecideResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     LIVE_EDGES_FIELD_NUMBER: _builtins.int
+    HAS_GIVEN_BACK_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """Of the request."""
     live_edges: _builtins.int
     """Edge workers with a live lease, at least 1. An edge that loses the limiter enforces its share of a limit."""
+    has_given_back: _builtins.bool
+    """Whether all give-backs of the request have been taken."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]:
         """One per decision, in the same order."""
@@ -348,10 +353,11 @@ class DecideResponse(_message.Message):
         verdicts: _abc.Iterable[Global___Verdict] | None = ...,
         policies: _abc.Iterable[Global___Policy] | None = ...,
         live_edges: _builtins.int = ...,
+        has_given_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "live_edges", b"live_edges", "policies", b"policies", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "has_given_back", b"has_given_back", "live_edges", b"live_edges", "policies", b"policies", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
