@@ -17,11 +17,16 @@ Normal forms are fixed points: `normal_path(normal_path(x))` is `normal_path(x)`
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 DEFAULT_PORT: Final = 80
 PORT_MAX: Final = 65_535
+# A name of 253 characters, its trailing dot, and a port.
+HOST_BYTES_MAX: Final = 260
+# Nearly all requests name one of a few hosts.
+HOSTS_KEPT_MAX: Final = 1_024
 
 # RFC 3986 section 3.2, without userinfo; IPv6 in brackets.
 _HOST: Final = re.compile(rb"([A-Za-z0-9](?:[A-Za-z0-9\-._]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(\.)?(?::([0-9]{1,5}))?")
@@ -90,6 +95,13 @@ def normal_host(raw: bytes) -> str:
     Raises:
         NotNormal: It is not `host[:port]`.
     """
+    if len(raw) > HOST_BYTES_MAX:
+        raise NotNormal
+    return _normal_host(raw)
+
+
+@lru_cache(HOSTS_KEPT_MAX)
+def _normal_host(raw: bytes) -> str:
     found = _HOST.fullmatch(raw)
     if found is None or (found[2] and raw.startswith(b"[")):
         raise NotNormal

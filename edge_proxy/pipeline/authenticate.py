@@ -81,7 +81,7 @@ class Authenticator:
         if len(shown) > 1:
             raise Refused(problems.BAD_REQUEST, "Show one API key, in one field.")
         raw = shown[0]
-        memo = client.key_memo
+        memo = client.memo
         if memo is not None and memo[0] == raw:
             return memo[1]
         key = raw
@@ -93,7 +93,7 @@ class Authenticator:
         if key_format.parse(text) is None:
             raise Refused(problems.KEY_INVALID)
         digests = tuple(key_format.digest(text, pepper) for pepper in self._peppers)
-        client.key_memo = (raw, digests)
+        client.memo = (raw, digests)
         return digests
 
     def _held(self, digests: tuple[bytes, ...]) -> Grant | None:

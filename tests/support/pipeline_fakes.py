@@ -41,7 +41,7 @@ class FakeClient:
     def __init__(self, *, peer: str = "192.0.2.1", is_keeping: bool = True) -> None:
         self.peer = peer
         self.written: list[bytes] = []
-        self.key_memo: Any = None
+        self.memo: Any = None
         self.when_left: Callable[[], None] | None = None
         self.body: Any = None
         self.is_gone = False

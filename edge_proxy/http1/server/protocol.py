@@ -47,6 +47,7 @@ NEVER: Final = float("inf")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_LINE_ENDS: Final = b"\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 
 # An end that only a lenient reader would see: refused now, because the strict end may never come.
@@ -162,7 +163,7 @@ class ClientConnection(asyncio.Protocol):
         "client_group",
         "deadline",
         "is_gone",
-        "key_memo",
+        "memo",
         "peer",
         "when_left",
     )
@@ -195,8 +196,8 @@ class ClientConnection(asyncio.Protocol):
         self.is_gone = False
         self.peer = ""
         self.when_left: Callable[[], None] | None = None
-        # The credential last seen here and its digests: the same client sends the same key.
-        self.key_memo: tuple[bytes, tuple[bytes, ...]] | None = None
+        # The handler's, for what it finds out again and again about the same client: a value, and what follows from it.
+        self.memo: tuple[bytes, tuple[bytes, ...]] | None = None
 
     # What the event loop calls.
 
@@ -232,7 +233,8 @@ class ClientConnection(asyncio.Protocol):
                 self._feed_body(self.body)
         else:
             self._wake_head()
-        self._mind_reading()
+        if self.body is not None or len(self._buffer) > PIPELINED_BYTES_MAX:
+            self._mind_reading()
 
     def eof_received(self) -> bool:
         """Treat a half-closed connection as left: who does not listen for an answer does not pay for one."""
@@ -372,14 +374,11 @@ class ClientConnection(asyncio.Protocol):
             if found is not None:
                 self._start, address = found
                 return address is None or self._introduce(address)
-            await self._more_bytes()
+            # A header is short, so reading has not been stopped.
+            self._head_waiter = self._server.loop.create_future()
+            await self._head_waiter
+            self._head_waiter = None
         return False
-
-    async def _more_bytes(self) -> None:
-        self._head_waiter = self._server.loop.create_future()
-        self._mind_reading()
-        await self._head_waiter
-        self._head_waiter = None
 
     async def _serve(self) -> None:
         server = self._server
@@ -392,7 +391,9 @@ class ClientConnection(asyncio.Protocol):
                     break
                 self.body = None
                 self._waited_seconds = 0.0
-                await self._share_turn()
+                self._answers_this_turn += 1
+                if self._can_write is not None or self._is_turn_over():
+                    await self._share_turn()
                 self.deadline = server.now + (
                     server.options.drain_idle_seconds if server.is_draining else server.options.keep_alive_seconds
                 )
@@ -408,10 +409,12 @@ class ClientConnection(asyncio.Protocol):
         if self._can_write is not None:
             with contextlib.suppress(ClientLeft):
                 await self.drain()
-        self._answers_this_turn += 1
-        if self._answers_this_turn >= ANSWERS_PER_TURN_MAX or self._head_bytes_this_turn >= HEAD_BYTES_PER_TURN_MAX:
+        if self._is_turn_over():
             self._answers_this_turn = self._head_bytes_this_turn = 0
             await self._server.turns.wait()
+
+    def _is_turn_over(self) -> bool:
+        return self._answers_this_turn >= ANSWERS_PER_TURN_MAX or self._head_bytes_this_turn >= HEAD_BYTES_PER_TURN_MAX
 
     async def _next_head(self) -> RequestHead | None:
         server = self._server
@@ -433,7 +436,11 @@ class ClientConnection(asyncio.Protocol):
                 is_begun = True
                 self.deadline = server.now + server.options.head_timeout_seconds
             self._answers_this_turn = self._head_bytes_this_turn = 0
-            await self._more_bytes()
+            self._head_waiter = server.loop.create_future()
+            if not self._is_reading:
+                self._mind_reading()
+            await self._head_waiter
+            self._head_waiter = None
         return None
 
     def _take_forwarded(self, head: RequestHead) -> None:
@@ -446,7 +453,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _take_head(self) -> bytes | None:
         buffer, start = self._buffer, self._start
-        if buffer.startswith((b"\r", b"\n"), start):
+        if start < len(buffer) and buffer[start] in _LINE_ENDS:
             start = self._skip_empty_lines()
         end = buffer.find(_HEAD_END, max(start, self._scanned - 3), start + HEAD_BYTES_MAX)
         if end < 0:
@@ -457,10 +464,7 @@ class ClientConnection(asyncio.Protocol):
             self._scanned = len(buffer)
             return None
         end += 4
-        if end == len(buffer):
-            self._drop_input()
-        else:
-            self._start = self._scanned = end
+        self._start = self._scanned = end
         return buffer if not start and end == len(buffer) else buffer[start:end]
 
     def _skip_empty_lines(self) -> int:

@@ -23,8 +23,6 @@ HEAD_BYTES_MAX: Final = 32_768
 TARGET_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 100
 
-# The C parser takes several spaces, and other protocols' names.
-_REQUEST_LINE: Final = re.compile(rb"[A-Z-]+ [^ \r\n]+ HTTP/")
 _BAD_QUERY: Final = re.compile(rb"[^\x21-\x7e]|#")
 _AMBIGUOUS_PATH: Final = "The path can be read in more than one way."
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -113,12 +111,14 @@ class HeadParser:
         version = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise Unacceptable(505)
-        if not _REQUEST_LINE.match(raw):
+        method = parser.get_method()
+        if not raw.startswith(b"%b %b HTTP/" % (method, self._target)):
+            # The C parser takes several spaces, and other protocols' names.
             raise Unacceptable(400, "The request line is not `method target HTTP/1.1`.")
         if len(fields) > HEADERS_MAX:
             raise Unacceptable(431, f"At most {HEADERS_MAX} fields.")
         reading = _Reading(self._sort(fields), is_11=version == "1.1")
-        return reading.to_head(parser.get_method().decode("ascii"), self._target)
+        return reading.to_head(method.decode("ascii"), self._target)
 
     def _sort(self, fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, list[bytes]], list[tuple[bytes, bytes]]]:
         """Part the fields into those that decide something here and the lines of those that only go on."""
@@ -150,10 +150,10 @@ class _Reading:
         found = self._found
         path, query, authority = _split_target(method, target)
         plain_path = _plain(path)
-        tokens = self._connection_tokens()
-        lines = [line for _, line in self._kept]
-        if tokens:
-            lines = [line for name, line in self._kept if name not in tokens]
+        tokens = self._connection_tokens() if b"connection" in found else _NO_TOKENS
+        lines = (
+            [line for name, line in self._kept if name not in tokens] if tokens else [line for _, line in self._kept]
+        )
         ends_here = path == "*"
         if b"max-forwards" in found:
             ends_here |= self._counts_down(method, lines)
@@ -192,12 +192,10 @@ class _Reading:
             lines.append(b"Max-Forwards: %d\r\n" % (left - 1))
         return not left
 
-    def _connection_tokens(self) -> set[bytes] | frozenset[bytes]:
+    def _connection_tokens(self) -> frozenset[bytes]:
         """Return what `Connection` names: options, and fields that end at this hop."""
-        values = self._found.get(b"connection")
-        if values is None:
-            return _NO_TOKENS
-        return {token.strip().lower() for value in values for token in value.split(b",")}
+        values = self._found[b"connection"]
+        return frozenset(token.strip().lower() for value in values for token in value.split(b","))
 
     def _host(self, authority: str | None) -> str:
         hosts = self._found.get(b"host", _NONE)

@@ -61,7 +61,7 @@ async def test_the_digest_is_kept_on_the_connection_for_the_same_credential_only
     client = FakeClient()
     step = authenticator(keys)
     await step.authenticate(exchange(request_head(secret=SECRET), client), route())
-    assert client.key_memo == (SECRET.encode(), (DIGEST,))
+    assert client.memo == (SECRET.encode(), (DIGEST,))
     assert await refusal(step, exchange(request_head(secret=key(2)), client)) is problems.KEY_INVALID
 
 
