@@ -28,7 +28,7 @@ ANSWER_SECONDS_MAX: Final = 15.0
 SHOWN_HEADERS: Final = ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit")
 SIGN_IN: Final = "mutation($e: String!, $p: String!) { signIn(email: $e, password: $p) { accessToken } }"
 PREVIEW: Final = (
-    "{ invoicePreview { planId billableRequests total { amountMinor currencyCode } lines { description quantity } } }"
+    "{ invoicePreview { planId billableUnits total { amountMinor currencyCode } lines { description quantity } } }"
 )
 
 
@@ -147,7 +147,7 @@ class _Gateway:
         total = found["total"]
         amount = f"{total['amountMinor'] / 100:.2f} {total['currencyCode']}"  # the demo's plans are in dollars
         lines = tuple(f"{line['quantity']} x {line['description']}" for line in found["lines"])
-        return _Preview(billable=int(found["billableRequests"]), total=amount, lines=lines)
+        return _Preview(billable=int(found["billableUnits"]), total=amount, lines=lines)
 
     async def ask(self, query: str, **variables: str) -> dict[str, Any]:
         """Runs an operation.

@@ -17,6 +17,11 @@ client left after the first byte       yes, where the upstream's status is below
 CORS preflight                         no
 =====================================  ======
 
+**The unit.** What quotas count and what invoices charge are *units*: a billable request counts for its `cost_units` (1
+unless its route says otherwise), any other request for none. The limiter takes that many and gives as many back,
+metering sums them as `billable_units`, billing rates that sum, and `X-RateLimit-*` counts in them. The number of
+billable requests (`billable_count`) is for people to look at.
+
 An answer that the upstream broke off is not on the design's table: the client did not get what it paid for, so it is
 treated like the other failures of the upstream.
 """
@@ -57,3 +62,15 @@ def gives_back(outcome: int, status: int, *, admitted: bool) -> bool:
             the edge refused afterwards (a body that grew too large, say) had taken its unit.
     """
     return admitted and not is_billable(outcome, status, test_mode=False)
+
+
+def billed_units(outcome: int, status: int, cost_units: int, *, test_mode: bool) -> int:
+    """Return the units that a request is billed for, and that stay taken from its quota.
+
+    Args:
+        outcome: As in `is_billable`.
+        status: As in `is_billable`.
+        cost_units: What the request costs by its route.
+        test_mode: As in `is_billable`.
+    """
+    return cost_units if is_billable(outcome, status, test_mode=test_mode) else 0

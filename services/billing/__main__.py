@@ -27,7 +27,7 @@ def serve_api(context: ServiceContext[BillingSettings]) -> Role:
     billing = Billing(
         db=db,
         idempotency=Idempotency(box=box, clock=clock),
-        read_usage=UsageReader(context.clients).billable_requests,
+        read_usage=UsageReader(context.clients).billable_units,
         clock=clock,
         ids=context.ids,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -33,8 +34,8 @@ class UsageReader:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def billable_requests(self, organization_id: UUID, period: Period) -> int:
-        """Return an organization's billable requests in a period.
+    async def billable_units(self, organization_id: UUID, period: Period) -> int:
+        """Return the units that an organization is billed for in a period: the cost units of its billable requests.
 
         Raises:
             UsageUnavailable: Metering does not answer.
@@ -50,7 +51,8 @@ class UsageReader:
             if error.code() in _AWAY:
                 raise UsageUnavailable(repr(error)) from error
             raise
-        return sum(row.billable_count for row in answer.rows)
+        # Cost units are whole numbers, and metering sums them exactly.
+        return int(sum((Decimal(row.billable_units or 0) for row in answer.rows), Decimal()))
 
 
 class LimitsWriter:

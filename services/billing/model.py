@@ -65,7 +65,7 @@ class InvoicePreview:
     currency_code: str
     period: Period
     lines: tuple[Line, ...]
-    billable_requests: int
+    billable_units: int
 
     @property
     def total_minor(self) -> int:

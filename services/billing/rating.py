@@ -1,6 +1,7 @@
 """Prices usage: (price, quantity) in, lines out. Pure, exact, and the only place where money is computed.
 
-A price is a base fee, a number of requests that it covers, and a price for each request above those. Quantities and
+A price is a base fee, a number of requests that it covers, and a price for each request above those. A request counts
+as often as it costs units, here as in every quota (`contract/outcomes.py`). Quantities and
 unit prices are exact decimals; each line is quantity x unit price, rounded once to the currency's minor unit, half away
 from zero, and the total is the sum of the rounded lines, so every printed column adds up. Where requests above the
 included ones are refused, or nothing is above them because there is no bound, they have no price and no line with one.
@@ -47,19 +48,19 @@ class Line:
     amount_minor: int
 
 
-def rate(price: Price, billable_requests: int) -> tuple[Line, ...]:
+def rate(price: Price, billable_units: int) -> tuple[Line, ...]:
     """Return the lines of a period.
 
     Args:
         price: What the plan's version says.
-        billable_requests: Requests of the period that are billed, not negative.
+        billable_units: Cost units of the period that are billed (`contract/outcomes.py`), not negative.
 
     Raises:
         ValueError: The quantity is negative.
     """
-    if billable_requests < 0:
+    if billable_units < 0:
         raise ValueError("a quantity cannot be negative")
-    included, above = _split(price, billable_requests)
+    included, above = _split(price, billable_units)
     lines = [_line(price, "Base fee", _ONE, to_major(price.base_fee_minor, price.currency_code))]
     if included:
         lines.append(_line(price, "Requests included", Decimal(included), Decimal(0)))
@@ -87,11 +88,11 @@ def exponent(currency_code: str) -> int:
     return 3 if currency_code in _WITH_THREE_DIGITS else _EXPONENT_DEFAULT
 
 
-def _split(price: Price, billable_requests: int) -> tuple[int, int]:
+def _split(price: Price, billable_units: int) -> tuple[int, int]:
     if price.included_requests is None or price.overage_unit_price is None:
-        return billable_requests, 0
-    included = min(billable_requests, price.included_requests)
-    return included, billable_requests - included
+        return billable_units, 0
+    included = min(billable_units, price.included_requests)
+    return included, billable_units - included
 
 
 def _line(price: Price, description: str, quantity: Decimal, unit_price: Decimal) -> Line:

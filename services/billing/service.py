@@ -94,14 +94,14 @@ class Billing:
             plan = await store.find_plan(tx, subscription.plan_id, subscription.plan_version)
         assert plan is not None, "a foreign key holds every subscription's plan"  # noqa: S101
         period = period_containing(subscription.start_time, self._clock.now(organization_id))
-        billable_requests = await self._read_usage(organization_id, period)
+        billable_units = await self._read_usage(organization_id, period)
         return InvoicePreview(
             organization_id=organization_id,
             plan_id=plan.plan_id,
             currency_code=plan.price.currency_code,
             period=period,
-            lines=rate(plan.price, billable_requests),
-            billable_requests=billable_requests,
+            lines=rate(plan.price, billable_units),
+            billable_units=billable_units,
         )
 
     async def _existing(self, tx: Connection, organization_id: UUID, plan_id: str) -> Subscription:

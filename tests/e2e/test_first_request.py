@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.xdist_group("e2e-first-request"), pytest.mark.timeout(
 USAGE = """
 query($start: DateTime!, $end: DateTime!) {
   usage(start: $start, end: $end) { totals { requestCount billableCount billableUnits testCount } }
-  invoicePreview { planId billableRequests total { amountMinor currencyCode }
+  invoicePreview { planId billableUnits total { amountMinor currencyCode }
                    lines { description quantity unitPrice amount { amountMinor } } }
 }
 """
@@ -52,7 +52,7 @@ async def test_a_request_is_authenticated_limited_forwarded_counted_and_priced(s
     after = await eventually(counted, lambda answer: answer["usage"]["totals"]["billableCount"] == wanted)
     assert after["usage"]["totals"]["requestCount"] == before["usage"]["totals"]["requestCount"] + 1
     preview = after["invoicePreview"]
-    assert (preview["planId"], preview["billableRequests"]) == ("starter", wanted)
+    assert (preview["planId"], preview["billableUnits"]) == ("starter", wanted)
     assert preview["total"] == {"amountMinor": 1000, "currencyCode": "USD"}
     assert sum(line["amount"]["amountMinor"] for line in preview["lines"]) == 1000
 
@@ -174,3 +174,27 @@ async def test_what_the_stack_writes_is_for_its_owner_alone(stack):
     files = [path for path in stack.data_dir.rglob("*") if path.is_file() and "postgres" not in path.parts]
     assert {path.name for path in files} >= {"secrets.json", "stack.json", "gateway.log", "redis.log"}
     assert [str(path) for path in files if path.stat().st_mode & 0o077] == []
+
+
+async def test_a_request_that_costs_three_units_is_three_in_limit_usage_and_invoice(stack, http):
+    starter = stack.organization("starter")
+    client = await Client(stack, http).sign_in(starter)
+
+    async def seen():
+        return await client.graphql(USAGE, **around_now())
+
+    before = (await seen())["usage"]["totals"]
+    _, first, _ = await get(http, stack, "/echo", starter["api_key"])
+    url = stack.file["edge"]["url"] + "/v1/chat/completions"
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
+    async with http.post(url, json=body, headers={"Authorization": f"Bearer {starter['api_key']}"}) as answer:
+        await answer.read()
+        second = answer.headers
+        assert answer.status == 200
+    assert 1 < int(first["X-RateLimit-Remaining"]) - int(second["X-RateLimit-Remaining"]) <= 3
+    wanted = int(before["billableUnits"]) + 1 + 3
+    after = await eventually(seen, lambda answer: answer["invoicePreview"]["billableUnits"] == wanted)
+    after = await eventually(seen, lambda answer: int(answer["usage"]["totals"]["billableUnits"]) == wanted)
+    assert after["usage"]["totals"]["billableCount"] == before["billableCount"] + 2
+    assert after["invoicePreview"]["billableUnits"] == wanted
+    assert sum(int(line["quantity"]) for line in after["invoicePreview"]["lines"]) == wanted + 1

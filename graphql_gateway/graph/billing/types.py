@@ -117,7 +117,7 @@ class InvoicePreview:
     period_end_time: datetime
     lines: list[InvoiceLine] = strawberry.field(description="Charges; their amounts add up to the total.")
     total: Money
-    billable_requests: Int64
+    billable_units: Int64 = strawberry.field(description="Cost units that are billed so far, as quotas count them.")
 
     @classmethod
     def from_proto(cls, proto: billing.InvoicePreview) -> InvoicePreview:
@@ -129,5 +129,5 @@ class InvoicePreview:
             period_end_time=from_timestamp(proto.period_end_time),
             lines=[InvoiceLine.from_proto(line) for line in proto.lines],
             total=Money.from_proto(proto.total),
-            billable_requests=Int64(proto.billable_requests),
+            billable_units=Int64(proto.billable_units),
         )

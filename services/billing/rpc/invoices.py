@@ -37,7 +37,7 @@ def to_preview(preview: InvoicePreview) -> pb.InvoicePreview:
         period_end_time=to_timestamp(preview.period.end_time),
         lines=[_to_line(line, preview.currency_code) for line in preview.lines],
         total=to_money(preview.total_minor, preview.currency_code),
-        billable_requests=preview.billable_requests,
+        billable_units=preview.billable_units,
     )
 
 

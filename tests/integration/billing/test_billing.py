@@ -49,13 +49,18 @@ class FakeMetering(metering_service_pb2_grpc.MeteringServiceServicer):
     """Answers with a number of requests and notes what it was asked."""
 
     def __init__(self) -> None:
-        self.billable_count = 0
+        self.billable_units = 0
         self.asked: list[metering_service_pb2.QueryUsageRequest] = []
 
     async def QueryUsage(self, request: Any, context: Any) -> metering_service_pb2.QueryUsageResponse:
         self.asked.append(request)
-        row = metering_service_pb2.UsageRow(billable_count=self.billable_count, request_count=self.billable_count + 7)
-        return metering_service_pb2.QueryUsageResponse(rows=[row] if self.billable_count else [])
+        # Each request costs three units.
+        row = metering_service_pb2.UsageRow(
+            billable_count=self.billable_units // 3,
+            billable_units=str(self.billable_units),
+            request_count=self.billable_units // 3 + 7,
+        )
+        return metering_service_pb2.QueryUsageResponse(rows=[row] if self.billable_units else [])
 
 
 class FakeRateLimit(ratelimit_service_pb2_grpc.RateLimitServiceServicer):
@@ -131,7 +136,7 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         service = Billing(
             db=db,
             idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
-            read_usage=UsageReader(clients).billable_requests,
+            read_usage=UsageReader(clients).billable_units,
             clock=clock,
             ids=IDS,
         )
@@ -270,7 +275,7 @@ async def test_an_unknown_plan_is_not_found(billing: RunningBilling) -> None:
 async def test_fifteen_thousand_requests_on_starter_cost_sixty_dollars(billing: RunningBilling) -> None:
     organization_id = IDS.uuid7()
     await subscribe(billing, organization_id, "starter")
-    billing.metering.billable_count = 15_000
+    billing.metering.billable_units = 15_000
     answer = await preview(billing, organization_id)
     assert (answer.total.amount_minor, answer.total.currency_code) == (6_000, "USD")
     assert [(line.quantity, line.unit_price, line.amount.amount_minor) for line in answer.lines] == [
@@ -278,7 +283,7 @@ async def test_fifteen_thousand_requests_on_starter_cost_sixty_dollars(billing: 
         ("10000", "0", 0),
         ("5000", "0.01", 5_000),
     ]
-    assert answer.billable_requests == 15_000
+    assert answer.billable_units == 15_000
     (asked,) = billing.metering.asked
     assert asked.start_time.ToDatetime(tzinfo=UTC) == datetime(2024, 1, 31, 10, tzinfo=UTC)
     assert asked.end_time.ToDatetime(tzinfo=UTC) == datetime(2024, 2, 29, 10, tzinfo=UTC)

@@ -14,7 +14,7 @@ from tests.support.stack import Client, eventually, running_stack
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
 
-USAGE = "{ invoicePreview { billableRequests } }"
+USAGE = "{ invoicePreview { billableUnits } }"
 
 
 async def records_of(bootstrap):
@@ -47,7 +47,7 @@ async def send_and_see(stack, request_count, billed):
         client = await Client(stack, http).sign_in(organization)
 
         async def billable():
-            return (await client.graphql(USAGE))["invoicePreview"]["billableRequests"]
+            return (await client.graphql(USAGE))["invoicePreview"]["billableUnits"]
 
         assert await eventually(billable, lambda count: count >= billed, 30) == billed
 

@@ -282,7 +282,7 @@ class FakeBilling(BillingServiceServicer):
                 ),
             ],
             total=billing.Money(amount_minor=6_000, currency_code=usd),
-            billable_requests=15_000,
+            billable_units=15_000,
         )
         preview.period_start_time.FromSeconds(CREATE_SECONDS)
         preview.period_end_time.FromSeconds(CREATE_SECONDS + 86_400)

@@ -65,7 +65,7 @@ async def test_a_person_signs_in_and_sees_usage(gateway: RunningGateway, backend
 
 
 async def test_the_invoice_preview_is_exact_money(gateway: RunningGateway, backend: Backend) -> None:
-    query = """{ invoicePreview { planId billableRequests total { amountMinor currencyCode }
+    query = """{ invoicePreview { planId billableUnits total { amountMinor currencyCode }
                  lines { description quantity unitPrice amount { amountMinor currencyCode } } } }"""
     answer = await gateway.graphql(query, token=backend.token())
     preview = answer["data"]["invoicePreview"]

@@ -35,7 +35,7 @@ class FakeGateway:
             return {"signIn": {"accessToken": "token"}}
         found = {
             "planId": "starter",
-            "billableRequests": self.billable,
+            "billableUnits": self.billable,
             "total": {"amountMinor": 1000, "currencyCode": "USD"},
             "lines": [{"description": "Requests included", "quantity": str(self.billable)}],
         }

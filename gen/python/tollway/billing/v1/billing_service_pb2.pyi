@@ -156,13 +156,13 @@ class InvoicePreview(_message.Message):
     PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
-    BILLABLE_REQUESTS_FIELD_NUMBER: _builtins.int
+    BILLABLE_UNITS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, UUID."""
     plan_id: _builtins.str
     """The plan."""
-    billable_requests: _builtins.int
-    """Requests billed so far in the period."""
+    billable_units: _builtins.int
+    """What is billed so far in the period: the cost units of its billable requests, as the limiter's quota counts them."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
         """First instant of the period, included."""
@@ -188,11 +188,11 @@ class InvoicePreview(_message.Message):
         period_end_time: _timestamp_pb2.Timestamp | None = ...,
         lines: _abc.Iterable[Global___InvoiceLine] | None = ...,
         total: Global___Money | None = ...,
-        billable_requests: _builtins.int = ...,
+        billable_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billable_requests", b"billable_requests", "lines", b"lines", "organization_id", b"organization_id", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_id", b"plan_id", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billable_units", b"billable_units", "lines", b"lines", "organization_id", b"organization_id", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_id", b"plan_id", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

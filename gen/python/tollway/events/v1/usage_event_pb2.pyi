@@ -163,7 +163,7 @@ class UsageEvent(_message.Message):
     response_bytes: _builtins.int
     """Bytes of the answer's body."""
     cost_units: _builtins.int
-    """Cost units, at least 1."""
+    """Cost units, at least 1: how many units of quota the request takes and, where it is billed, how many are charged."""
     test_mode: _builtins.bool
     """Made with a test key: metered apart, never billed."""
     external_subject: _builtins.str

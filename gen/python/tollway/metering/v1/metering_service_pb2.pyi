@@ -353,7 +353,9 @@ class UsageRow(_message.Message):
     billable_count: _builtins.int
     """Requests that are billed."""
     billable_units: _builtins.str
-    """Cost units that are billed: a decimal string."""
+    """The cost units of the requests that are billed: a decimal string. This, and not the number of requests, is what
+    quotas count and what invoices charge.
+    """
     test_count: _builtins.int
     """Requests with a test key; in no other figure of this row."""
     @_builtins.property
