@@ -1,18 +1,13 @@
 """How much of the gateway one address, one caller and one organization may use.
 
-Token buckets (Turner 1986, the leaky bucket as a meter): a bucket of `capacity` tokens refills continuously and a
-request takes one; whoever finds none is told when there will be one. A bucket is two numbers, so nothing runs in the
-background. Buckets live in this process: with N gateways behind a balancer a caller gets up to N times as much, which
-is accepted, because these limits protect the gateway and slow guessing down, and are not what anyone is billed by.
-
-The number of buckets is bounded. When a new one finds no room, the one that was used longest ago goes; whoever owned
-it starts with a full one.
+Token buckets (`mesh.buckets`): a request takes one token, and whoever finds none is told when there will be one. With
+N gateways behind a balancer a caller gets up to N times as much, which is accepted, because these limits protect the
+gateway and slow guessing down, and are not what anyone is billed by.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,71 +16,9 @@ from graphql_gateway import errors, metrics
 from graphql_gateway.addresses import network_of
 from graphql_gateway.failure import Failure
 from graphql_gateway.identity import Identity
+from mesh.buckets import Buckets
 
-BUCKETS_MAX: Final = 50_000
-SECONDS_PER_MINUTE: Final = 60.0
 SECONDS_PER_DAY: Final = 86_400.0
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at_seconds: float
-
-
-class Buckets:
-    """Token buckets by name, all of one size.
-
-    Args:
-        tokens: What a full bucket holds; also what comes back in a period.
-        monotonic: Seconds that never go back.
-        period_seconds: In which an empty bucket fills.
-        buckets_max: At most this many are remembered.
-    """
-
-    def __init__(
-        self,
-        tokens: int,
-        *,
-        monotonic: Callable[[], float],
-        period_seconds: float = SECONDS_PER_MINUTE,
-        buckets_max: int = BUCKETS_MAX,
-    ) -> None:
-        self._capacity = float(tokens)
-        self._rate_per_second = tokens / period_seconds
-        self._monotonic = monotonic
-        self._buckets_max = buckets_max
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def take(self, name: str) -> float:
-        """Take one token; return 0.0, or the seconds until there is one."""
-        bucket = self._bucket(name)
-        if bucket.tokens >= 1.0:
-            bucket.tokens -= 1.0
-            return 0.0
-        return (1.0 - bucket.tokens) / self._rate_per_second
-
-    def give_back(self, name: str) -> None:
-        """Return a token that was taken; a bucket never holds more than its size."""
-        bucket = self._bucket(name)
-        bucket.tokens = min(self._capacity, bucket.tokens + 1.0)
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def _bucket(self, name: str) -> _Bucket:
-        now_seconds = self._monotonic()
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            bucket = self._buckets[name] = _Bucket(self._capacity, now_seconds)
-            if len(self._buckets) > self._buckets_max:
-                self._buckets.popitem(last=False)
-            return bucket
-        gained = (now_seconds - bucket.filled_at_seconds) * self._rate_per_second
-        bucket.tokens = min(self._capacity, bucket.tokens + gained)
-        bucket.filled_at_seconds = now_seconds
-        self._buckets.move_to_end(name)
-        return bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphql_gateway.addresses import network_of
-from graphql_gateway.admission import AdmissionLimits, Buckets, refusal, take_or_refuse
+from graphql_gateway.admission import AdmissionLimits, refusal, take_or_refuse
+from mesh.buckets import Buckets
 
 FAILURE_REMEMBERED_SECONDS: Final = 900.0
 FAILURES_MAX: Final = 50_000

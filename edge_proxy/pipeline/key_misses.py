@@ -14,6 +14,8 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
+from mesh.buckets import Buckets
+
 MISSES_BURST: Final = 100
 MISSES_PER_SECOND: Final = 10.0
 ADDRESSES_MAX: Final = 20_000
@@ -28,37 +30,23 @@ class KeyMisses:
     """
 
     def __init__(self, now_seconds: Callable[[], float]) -> None:
-        self._now_seconds = now_seconds
-        # Tokens left and when they were counted; in the order of last use.
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets = Buckets(
+            MISSES_BURST,
+            monotonic=now_seconds,
+            period_seconds=MISSES_BURST / MISSES_PER_SECOND,
+            buckets_max=ADDRESSES_MAX,
+        )
 
     def take(self, address: str) -> bool:
         """Take one question from an address's bucket, or tell that it is empty."""
-        name, now = _counted_as(address), self._now_seconds()
-        tokens = self._tokens(name, now)
-        is_allowed = tokens >= 1.0
-        self._put(name, tokens - 1.0 if is_allowed else tokens, now)
-        return is_allowed
+        return self._buckets.take(_counted_as(address)) == 0.0
 
     def give_back(self, address: str) -> None:
         """Return the question of a key that was known, or that nobody could be asked about."""
-        name, now = _counted_as(address), self._now_seconds()
-        self._put(name, self._tokens(name, now) + 1.0, now)
+        self._buckets.give_back(_counted_as(address))
 
     def __len__(self) -> int:
         return len(self._buckets)
-
-    def _tokens(self, name: str, now: float) -> float:
-        tokens, counted_at = self._buckets.pop(name, (MISSES_BURST, now))
-        return min(MISSES_BURST, tokens + (now - counted_at) * MISSES_PER_SECOND)
-
-    def _put(self, name: str, tokens: float, now: float) -> None:
-        if tokens >= MISSES_BURST:
-            # A full bucket is what everybody starts with.
-            return
-        self._buckets[name] = (tokens, now)
-        if len(self._buckets) > ADDRESSES_MAX:
-            del self._buckets[next(iter(self._buckets))]
 
 
 def _counted_as(address: str) -> str:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from mesh.buckets import Buckets
 from mesh.clock import Clock
 
 FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX: Final = 10
@@ -39,7 +40,7 @@ IPV6_PREFIX_BITS: Final = 64
 
 
 class FailureBudget:
-    """A token bucket of failures per name.
+    """A token bucket of failures per name, and when each name failed last.
 
     Args:
         failures_max: Failures in a row that a name may have.
@@ -48,39 +49,40 @@ class FailureBudget:
     """
 
     def __init__(self, *, failures_max: int, clock: Clock, refill_seconds: float = REFILL_SECONDS) -> None:
-        self._failures_max = failures_max
-        self._per_second = failures_max / refill_seconds
+        self._buckets = Buckets(
+            failures_max, monotonic=clock.monotonic, period_seconds=refill_seconds, buckets_max=NAMES_MAX
+        )
         self._refill_seconds = refill_seconds
         self._clock = clock
-        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._noted_at: OrderedDict[str, float] = OrderedDict()
 
     def wait_seconds(self, name: str) -> float:
         """Return how long a name has to wait before its next attempt; 0 means that it may try now."""
-        excess = self._spent_now(name) - (self._failures_max - 1)
-        return max(0.0, excess / self._per_second)
+        return self._buckets.wait_seconds(name)
 
     def spend(self, name: str) -> None:
         """Count an attempt."""
-        self._note(name, self._spent_now(name) + 1)
+        self._buckets.spend(name)
+        self._note(name)
 
     def give_back(self, name: str) -> None:
         """Take an attempt out of the count again."""
-        self._note(name, max(0.0, self._spent_now(name) - 1))
+        self._buckets.give_back(name)
+        self._note(name)
 
     def has_failed_lately(self, name: str) -> bool:
         """Tell whether a name had a failure within the time in which a budget fills."""
-        spent, noted_at = self._spent.get(name, (0.0, 0.0))
-        return spent > 0 and self._clock.monotonic() - noted_at < self._refill_seconds
+        noted_at = self._noted_at.get(name)
+        return noted_at is not None and self._clock.monotonic() - noted_at < self._refill_seconds
 
-    def _note(self, name: str, spent: float) -> None:
-        self._spent[name] = (spent, self._clock.monotonic())
-        self._spent.move_to_end(name)
-        if len(self._spent) > NAMES_MAX:
-            self._spent.popitem(last=False)
-
-    def _spent_now(self, name: str) -> float:
-        spent, noted_at = self._spent.get(name, (0.0, 0.0))
-        return max(0.0, spent - (self._clock.monotonic() - noted_at) * self._per_second)
+    def _note(self, name: str) -> None:
+        if name not in self._buckets:
+            self._noted_at.pop(name, None)
+            return
+        self._noted_at[name] = self._clock.monotonic()
+        self._noted_at.move_to_end(name)
+        if len(self._noted_at) > NAMES_MAX:
+            self._noted_at.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
