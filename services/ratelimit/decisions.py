@@ -78,9 +78,10 @@ class DecisionService:
     async def decide(self, decisions: Sequence[pb.Decision], give_backs: Iterable[pb.GiveBack]) -> Decided:
         """Decide a batch and give units back. Never fails: where Redis is away the verdicts say so."""
         calls: dict[tuple[bytes, bool], Call] = {}
+        system_ms = int(self._clock.now().timestamp() * MS_PER_SECOND)
         no_policy: list[int] = []
         for place, decision in enumerate(decisions):
-            call = self._call(calls, decision.organization_id, test_mode=decision.test_mode)
+            call = self._call(calls, decision.organization_id, decision.test_mode, system_ms)
             if call is None:
                 no_policy.append(place)
             else:
@@ -89,7 +90,7 @@ class DecisionService:
             # An instant that no verdict can have had is an error of the sender; it must not cost others their batch.
             if not 0 <= back.calendar_time_us <= TIME_US_MAX:
                 continue
-            call = self._call(calls, back.organization_id, test_mode=back.test_mode)
+            call = self._call(calls, back.organization_id, back.test_mode, system_ms)
             if call is not None:
                 call.give_back(
                     back.request_id, back.api_key_id, back.route_id, back.cost_units or 1, back.calendar_time_us
@@ -110,7 +111,9 @@ class DecisionService:
             ),
         )
 
-    def _call(self, calls: dict[tuple[bytes, bool], Call], organization_id: bytes, *, test_mode: bool) -> Call | None:
+    def _call(
+        self, calls: dict[tuple[bytes, bool], Call], organization_id: bytes, test_mode: bool, system_ms: int
+    ) -> Call | None:
         key = (organization_id, test_mode)
         call = calls.get(key)
         if call is None:
@@ -118,7 +121,6 @@ class DecisionService:
             if layout is None:
                 return None
             instant = calendar_instant(self._clock.now(layout.policy.organization_id))
-            system_ms = int(self._clock.now().timestamp() * MS_PER_SECOND)
             call = calls[key] = Call(layout, test_mode=test_mode, instant=instant, system_ms=system_ms)
         return call
 
