@@ -27,14 +27,15 @@ class KeyMisses:
 
     Args:
         now_seconds: Monotonic time.
+        addresses_max: How many addresses are remembered.
     """
 
-    def __init__(self, now_seconds: Callable[[], float]) -> None:
+    def __init__(self, now_seconds: Callable[[], float], addresses_max: int = ADDRESSES_MAX) -> None:
         self._buckets = Buckets(
             MISSES_BURST,
             monotonic=now_seconds,
             period_seconds=MISSES_BURST / MISSES_PER_SECOND,
-            buckets_max=ADDRESSES_MAX,
+            buckets_max=addresses_max,
         )
 
     def take(self, address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ class FakeClient:
         self.body: Any = None
         self.is_gone = False
         self.is_aborted = False
+        self.never_reads = False
         self._is_keeping = is_keeping
 
     @property
@@ -63,6 +65,8 @@ class FakeClient:
             raise ClientLeft
 
     async def read_body(self) -> bytes:
+        if self.never_reads:
+            await asyncio.Event().wait()
         return b""
 
     def abort(self) -> None:
@@ -176,3 +180,135 @@ def exchange(head: RequestHead | None = None, client: FakeClient | None = None) 
 
 def now_us() -> int:
     return START_US + 5_000
+
+
+class FakeSweep:
+    """A coarse clock that stands."""
+
+    now = 1_000.0
+
+
+class FakeConnection:
+    """A connection whose answer is there already, whole or in pieces."""
+
+    def __init__(
+        self,
+        *,
+        status: int = 200,
+        fields: list[tuple[bytes, bytes]] | None = None,
+        body: list[bytes] | None = None,
+        content_length: int | None = None,
+        is_streamed: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        self.status = status
+        self.fields = fields or []
+        self.content_length = content_length
+        self.is_complete = not is_streamed
+        self.is_reusable = True
+        self.has_head = False
+        self.has_excess = False
+        self.deadline = self.expires = float("inf")
+        self.deadlines_at_head: tuple[float, float] | None = None
+        self.sent = b""
+        self._pieces = body or []
+        self._error = error
+
+    def begin(self, head: bytes, *, head_request: bool) -> None:
+        self.sent += head
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    async def drain(self, deadline: float) -> None:
+        pass
+
+    async def head(self) -> None:
+        self.deadlines_at_head = (self.deadline, self.expires)
+        if self._error is not None:
+            raise self._error
+        self.has_head = True
+
+    def take(self) -> bytes:
+        if self.is_complete:
+            data, self._pieces = b"".join(self._pieces), []
+            return data
+        return self._pieces.pop(0) if self._pieces else b""
+
+    async def read(self) -> bytes:
+        data = self._pieces.pop(0) if self._pieces else b""
+        self.is_complete = not self._pieces
+        return data
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+
+    def abandon(self) -> None:
+        raise AssertionError("nobody left")
+
+
+class FakeOrigin:
+    """An origin with at most one kept connection, which opens others or fails to."""
+
+    def __init__(self, *, kept: FakeConnection | None = None, error: Exception | None = None) -> None:
+        self.url = f"http://origin-{id(self)}"
+        self.host_line = b"Host: origin\r\n"
+        self.released: list[FakeConnection] = []
+        self.opened = 0
+        self._kept = kept
+        self._error = error
+
+    def kept(self) -> FakeConnection | None:
+        kept, self._kept = self._kept, None
+        return kept
+
+    async def open(self, connect_timeout_seconds: float) -> FakeConnection:
+        self.opened += 1
+        if self._error is not None:
+            raise self._error
+        return FakeConnection()
+
+    def release(self, connection: FakeConnection) -> None:
+        self.released.append(connection)
+
+
+class FakePool:
+    """Origins in their order."""
+
+    def __init__(self, *origins: FakeOrigin) -> None:
+        self.origins = list(origins)
+        self.rested: list[FakeOrigin] = []
+
+    def pick(self) -> FakeOrigin:
+        return self.origins[0]
+
+    def others(self, tried: FakeOrigin) -> list[FakeOrigin]:
+        return [origin for origin in self.origins if origin is not tried]
+
+    def rest(self, origin: FakeOrigin) -> None:
+        self.rested.append(origin)
+
+
+class FakeRelay:
+    """Takes every answer."""
+
+    def __init__(self) -> None:
+        self.answered: list[FakeConnection] = []
+
+    async def answer(self, asked: Exchange, on: Route, connection: FakeConnection) -> None:
+        self.answered.append(connection)
+
+
+class FakeRecorder:
+    """Remembers what was so when the event was written."""
+
+    def __init__(self) -> None:
+        self.at_record: Callable[[], Any] = lambda: None
+        self.seen: list[Any] = []
+        self.error: Exception | None = None
+
+    async def record(self, asked: Exchange) -> None:
+        if self.error is not None:
+            raise self.error
+        found = self.at_record()
+        self.seen.append(list(found) if isinstance(found, list) else found)

@@ -47,6 +47,7 @@ class Sweep:
         self._handle = self._loop.call_later(SWEEP_SECONDS, self._run)
         self._origins: set[Origin] = set()
         self.now = self._loop.time()
+        self.quarantine_seconds = QUARANTINE_SECONDS
 
     def add(self, origin: Origin) -> None:
         """Sweep an origin until it has no connection left."""
@@ -162,7 +163,7 @@ class Origin:
         for connection in self._active:
             connection.time_out(now)
         if self._quarantined:
-            self._end_quarantine(now - QUARANTINE_SECONDS)
+            self._end_quarantine(now - self._sweep.quarantine_seconds)
         oldest = now - self._limits.keep_alive_idle_seconds
         if not all(connection.is_open and connection.idle_since >= oldest for connection in self._idle):
             for connection in self._idle:

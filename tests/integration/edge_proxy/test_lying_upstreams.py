@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 from tollway.events.v1 import usage_event_pb2 as events
 
-from edge_proxy.http1.client import pool
 from tests.support.edge_fakes import answer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -50,8 +49,8 @@ async def test_a_status_that_is_none_is_502(edge, status):
     assert event.outcome == events.OUTCOME_UPSTREAM_UNREACHABLE
 
 
-async def test_a_late_body_after_head_does_not_reach_the_next_client(edge, monkeypatch):
-    monkeypatch.setattr(pool, "QUARANTINE_SECONDS", 60.0)
+async def test_a_late_body_after_head_does_not_reach_the_next_client(edge):
+    edge.worker._sweep.quarantine_seconds = 60.0
     after_head = set()
 
     async def late(head, reader, writer):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from edge_proxy.pipeline import key_misses
 from edge_proxy.pipeline.key_misses import MISSES_BURST, MISSES_PER_SECOND, KeyMisses
 
 
@@ -42,9 +41,8 @@ def test_one_ipv6_subscriber_is_one_address_and_a_mapped_one_is_its_ipv4_address
     assert misses.take("unknown")
 
 
-def test_the_table_is_bounded_and_forgets_whom_it_saw_longest_ago(clock, monkeypatch):
-    monkeypatch.setattr(key_misses, "ADDRESSES_MAX", 3)
-    misses = KeyMisses(clock)
+def test_the_table_is_bounded_and_forgets_whom_it_saw_longest_ago(clock):
+    misses = KeyMisses(clock, addresses_max=3)
     emptied(misses, "1.0.0.1")
     for number in range(2, 4):
         misses.take(f"1.0.0.{number}")
