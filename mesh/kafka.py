@@ -11,6 +11,8 @@ from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from mesh.kafka_identity import TopicIdentity, identify
+
 # About a hundred usage events, or half a second, whichever comes first.
 BATCH_BYTES_MAX: Final = 32 * 1024
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -68,7 +70,8 @@ async def start_consumer(bootstrap: str, *, client_id: str, group_id: str) -> Co
         client_id=client_id,
         group_id=group_id,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        # Whoever consumes says where to begin; an offset that is not there is an error and never a silent seek.
+        auto_offset_reset="none",
         isolation_level="read_committed",
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         session_timeout_ms=SESSION_TIMEOUT_MS,
@@ -77,6 +80,16 @@ async def start_consumer(bootstrap: str, *, client_id: str, group_id: str) -> Co
         max_partition_fetch_bytes=FETCH_PARTITION_BYTES_MAX,
     )
     return await _started(consumer)
+
+
+async def identify_topic(consumer: Consumer, topic: str) -> TopicIdentity:
+    """Return which topic of which cluster a name stands for at the moment.
+
+    Raises:
+        aiokafka.errors.KafkaError: No broker answers, or there is no such topic.
+    """
+    # aiokafka's consumer has no method that sends a request of one's own.
+    return await identify(consumer._client, topic)  # noqa: SLF001
 
 
 async def _started(client: Any) -> Any:

@@ -44,7 +44,7 @@ def consume(context: ServiceContext[MeteringSettings]) -> Role:
     if not bootstrap:
         return Role()
     consumer = UsageConsumer(bootstrap=bootstrap, ingester=Ingester(db=context.db, clock=context.clock))
-    return Role(loops=[consumer.run])
+    return Role(loops=[consumer.run], optional={"kafka_positions": consumer.check})
 
 
 def work(context: ServiceContext[MeteringSettings]) -> Role:

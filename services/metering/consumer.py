@@ -4,22 +4,35 @@ Positions live in PostgreSQL, in the transaction of the events. When a partition
 there, whatever Kafka's group believes. If a transaction fails the consumer seeks back and tries again after a pause:
 nothing is skipped and nothing else is consumed meanwhile. A replica that lost a partition may still commit a batch that
 its successor reads too; the ids tell, and a recorded position never goes back.
+
+**Which topic.** A position belongs to one topic of one cluster, so a source's name carries the cluster's id and the
+topic's id. A topic that was made again, or a new cluster, is a new source and is read from its start; what was read
+before under another identity is recognised by its ids. The identity is asked for again every `IDENTITY_SECONDS`,
+because a topic can be replaced under a running consumer. Rows that older releases wrote under the bare name are not
+believed: the topic is read once more, which the ids make harmless as long as the topic keeps its records for less than
+`AGE_MAX` (30 days here).
+
+**An offset that is not there** means that records were lost: beyond the end the broker lost some that were read, before
+the start it dropped some that nobody had read. Either is logged, counted and shown in health, and then the partition is
+read from what there is. That cannot count anything twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any, Final
 
 import asyncpg
 import structlog
 from aiokafka import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 from prometheus_client import Counter
 
 from contract import topics
 from mesh import kafka
+from mesh.kafka_identity import TopicIdentity
 from mesh.rpc.errors import RpcError
 from services.metering.ingest import EVENTS_PER_TRANSACTION_MAX, Ingester
 from services.metering.model import IngestBatch, Source
@@ -28,15 +41,30 @@ GROUP_ID: Final = "tollway-metering"
 SOURCE_PREFIX: Final = "kafka:"
 POLL_TIMEOUT_MS: Final = 500
 RETRY_PAUSE_SECONDS: Final = 1.0
+IDENTITY_SECONDS: Final = 5.0
+UNSOUGHT_PAUSE_SECONDS: Final = 0.05
 
 _FAILURES: Final = Counter("tollway_metering_consumer_failures_total", "Batches from Kafka that had to be repeated")
+_LOST: Final = Counter(
+    "tollway_metering_kafka_positions_lost_total",
+    "Stored positions that a partition does not have: beyond its end, or before its start",
+    ["where"],
+)
 
 log = structlog.get_logger()
 
 
-def source_of(topic: str, partition: int) -> Source:
+class TopicReplaced(KafkaError):  # type: ignore[misc]  # aiokafka is untyped
+    """Another topic bears the name now."""
+
+
+class KafkaPositionsLost(Exception):
+    """Kafka does not have the records that a stored position speaks of."""
+
+
+def source_of(identity: TopicIdentity, topic: str, partition: int) -> Source:
     """Return the source that a topic's partition is recorded under."""
-    return Source(name=f"{SOURCE_PREFIX}{topic}", partition=partition)
+    return Source(name=f"{SOURCE_PREFIX}{identity.cluster_id}:{topic}:{identity.topic_id}", partition=partition)
 
 
 class SeekToStored(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -45,29 +73,54 @@ class SeekToStored(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     Args:
         consumer: Whose partitions.
         ingester: Knows the positions.
+        identity: Which topic it is.
+        lost: Gets the partitions that do not have their stored position.
     """
 
-    def __init__(self, consumer: kafka.Consumer, ingester: Ingester) -> None:
+    def __init__(self, consumer: kafka.Consumer, ingester: Ingester, identity: TopicIdentity, lost: set[int]) -> None:
         self._consumer = consumer
         self._ingester = ingester
+        self._identity = identity
+        self._lost = lost
+        self.failure: Exception | None = None
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """Nothing is held back for a partition, so nothing needs saving."""
+        """Nothing is held back for a partition, so nothing needs saving; its alarms are its next owner's."""
+        self._lost.difference_update(partition.partition for partition in revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        """Seek each partition to its stored position, or to the start where there is none."""
-        for partition in sorted(assigned):
-            await seek_to_stored(self._consumer, self._ingester, partition)
+        """Seek each partition to its stored position, or to the start where there is none.
 
+        aiokafka only logs what a listener raises and would go on, so a failure is kept for the consumer's loop.
+        """
+        try:
+            for partition in sorted(assigned):
+                await self._seek(partition)
+        except (KafkaError, RpcError, OSError, asyncpg.PostgresError) as error:
+            self.failure = error
 
-async def seek_to_stored(consumer: kafka.Consumer, ingester: Ingester, partition: Any) -> None:
-    """Seek one partition to its stored position, or to the start where there is none."""
-    offset = await ingester.offset(source_of(partition.topic, partition.partition))
-    if offset is None:
-        await consumer.seek_to_beginning(partition)
-    else:
-        consumer.seek(partition, offset)
-    log.info("partition_assigned", topic=partition.topic, partition=partition.partition, offset=offset)
+    async def _seek(self, partition: Any) -> None:
+        source = source_of(self._identity, partition.topic, partition.partition)
+        offset = await self._ingester.offset(source)
+        start = (await self._consumer.beginning_offsets([partition]))[partition]
+        end = (await self._consumer.end_offsets([partition]))[partition]
+        self._lost.discard(partition.partition)
+        if offset is not None and not start <= offset <= end:
+            where = "beyond_end" if offset > end else "before_start"
+            self._lost.add(partition.partition)
+            _LOST.labels(where).inc()
+            log.critical(
+                "kafka_position_lost",
+                source=source.name,
+                partition=partition.partition,
+                where=where,
+                offset=offset,
+                start=start,
+                end=end,
+            )
+            offset = None
+        self._consumer.seek(partition, start if offset is None else offset)
+        log.info("partition_assigned", source=source.name, partition=partition.partition, offset=offset)
 
 
 class UsageConsumer:
@@ -83,6 +136,16 @@ class UsageConsumer:
         self._bootstrap = bootstrap
         self._ingester = ingester
         self._topic = topic
+        self._lost: set[int] = set()
+
+    async def check(self) -> None:
+        """Do nothing while every partition has its stored position.
+
+        Raises:
+            KafkaPositionsLost: At least one does not.
+        """
+        if self._lost:
+            raise KafkaPositionsLost(f"partitions {sorted(self._lost)}")
 
     async def run(self) -> None:
         """Consume until cancelled; connect again where the brokers or PostgreSQL go away."""
@@ -97,18 +160,39 @@ class UsageConsumer:
     async def _consume(self) -> None:
         consumer = await kafka.start_consumer(self._bootstrap, client_id="metering", group_id=GROUP_ID)
         try:
-            consumer.subscribe([self._topic], listener=SeekToStored(consumer, self._ingester))
+            identity = await kafka.identify_topic(consumer, self._topic)
+            self._lost.clear()
+            listener = SeekToStored(consumer, self._ingester, identity, self._lost)
+            consumer.subscribe([self._topic], listener=listener)
+            identified = time.monotonic()
             while True:
-                records = await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=EVENTS_PER_TRANSACTION_MAX)
+                records = await _poll(consumer)
+                if listener.failure is not None:
+                    raise listener.failure
+                if time.monotonic() - identified > IDENTITY_SECONDS:
+                    identified = time.monotonic()
+                    if await kafka.identify_topic(consumer, self._topic) != identity:
+                        raise TopicReplaced(self._topic)
                 if records:
-                    await self._ingester.apply([_batch(partition, of_it) for partition, of_it in records.items()])
+                    await self._ingester.apply(
+                        [_batch(identity, partition, of_it) for partition, of_it in records.items()]
+                    )
         finally:
             await consumer.stop()
 
 
-def _batch(partition: Any, records: list[Any]) -> IngestBatch:
+async def _poll(consumer: kafka.Consumer) -> Any:
+    """Return what has arrived; nothing where a partition is assigned and the listener has not sought it yet."""
+    try:
+        return await consumer.getmany(timeout_ms=POLL_TIMEOUT_MS, max_records=EVENTS_PER_TRANSACTION_MAX)
+    except NoOffsetForPartitionError:
+        await asyncio.sleep(UNSOUGHT_PAUSE_SECONDS)
+        return {}
+
+
+def _batch(identity: TopicIdentity, partition: Any, records: list[Any]) -> IngestBatch:
     return IngestBatch(
-        source=source_of(partition.topic, partition.partition),
+        source=source_of(identity, partition.topic, partition.partition),
         next_offset=records[-1].offset + 1,
         # A record without a value (a tombstone) is an unreadable event, not a reason to stop.
         payloads=[record.value or b"\x08" for record in records],

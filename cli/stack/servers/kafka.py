@@ -27,7 +27,6 @@ SLF4J_VERSION: Final = "1.7.36"
 JAVA_VERSION_MIN: Final = 17
 CLUSTER_ID: Final = "dG9sbHdheS1sb2NhbC0wMA"
 TOPIC: Final = "usage-events"
-DEAD_TOPIC: Final = "usage-events-dead"
 PARTITION_COUNT: Final = 12
 RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
 DOWNLOAD_SECONDS_MAX: Final = 600.0
@@ -106,7 +105,6 @@ async def create_topics(bootstrap: str) -> None:
     settings = {"retention.ms": str(RETENTION_MS)}
     topics = [
         NewTopic(TOPIC, num_partitions=PARTITION_COUNT, replication_factor=1, topic_configs=settings),
-        NewTopic(DEAD_TOPIC, num_partitions=1, replication_factor=1, topic_configs=settings),
     ]
     try:
         await admin.start()

@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from cli.stack.ports import free_ports
 from cli.stack.servers.kafka import create_topics, start_kafka
 from contract import topics
 from mesh import kafka
 from mesh.database.pools import Database
-from services.metering.consumer import UsageConsumer, source_of
+from services.metering.consumer import UsageConsumer
 from services.metering.ingest import Ingester
 from tests.support.metering import ORGANIZATION, payload
 
@@ -55,6 +56,11 @@ async def figures(db: Database) -> tuple[int, int, int]:
         return stored, int(rolled), await tx.fetchval("SELECT count(*) FROM dead_letters")
 
 
+async def positions(db: Database) -> int:
+    async with db.system() as tx:
+        return int(await tx.fetchval("SELECT coalesce(sum(next_offset), 0) FROM ingest_offsets"))
+
+
 async def until(db: Database, wanted: tuple[int, int, int]) -> None:
     async with asyncio.timeout(30):
         while await figures(db) != wanted:
@@ -71,16 +77,44 @@ async def test_events_count_once_across_poison_restart_and_repetition(
     await send(kafka_bootstrap, [*second, first[0]])
     async with consuming(kafka_bootstrap, ingester):
         await until(db, (800, 800, 1))
-    offsets = [await ingester.offset(source_of(topics.USAGE_EVENTS, partition)) for partition in range(64)]
-    assert sum(offset or 0 for offset in offsets) == 852
+    assert await positions(db) == 852
 
     # Whatever the group remembers: the positions in PostgreSQL decide. With none, everything is read again.
     async with db.system() as tx:
         await tx.execute("UPDATE ingest_offsets SET next_offset = 0")
-    async with consuming(kafka_bootstrap, ingester):
-        async with asyncio.timeout(30):
-            while (
-                sum([await ingester.offset(source_of(topics.USAGE_EVENTS, number)) or 0 for number in range(64)]) != 852
-            ):
-                await asyncio.sleep(0.05)
+    async with consuming(kafka_bootstrap, ingester), asyncio.timeout(30):
+        while await positions(db) != 852:
+            await asyncio.sleep(0.05)
     assert await figures(db) == (800, 800, 1)
+
+
+async def test_a_topic_that_is_made_again_under_its_name_is_read_from_its_start(
+    kafka_bootstrap: str, db: Database, ingester: Ingester
+) -> None:
+    before = [payload() for _ in range(300)]
+    await remake_topic(kafka_bootstrap)
+    async with consuming(kafka_bootstrap, ingester):
+        await send(kafka_bootstrap, before)
+        await until(db, (300, 300, 0))
+    await remake_topic(kafka_bootstrap)
+    # As many as were read before, and one by one in the same partition: a stored position would skip them all.
+    await send(kafka_bootstrap, [payload() for _ in range(300)])
+    async with consuming(kafka_bootstrap, ingester):
+        await until(db, (600, 600, 0))
+    async with db.system() as tx:
+        names = await tx.fetch("SELECT DISTINCT source FROM ingest_offsets")
+    assert len(names) == 2
+    assert all(row["source"].startswith("kafka:") and row["source"].count(":") == 3 for row in names)
+
+
+async def remake_topic(bootstrap: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topics.USAGE_EVENTS])
+        async with asyncio.timeout(30):
+            while topics.USAGE_EVENTS in await admin.list_topics():
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+    await create_topics(bootstrap)

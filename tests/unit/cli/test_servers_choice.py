@@ -102,7 +102,7 @@ class FakeAdmin:
 
 @pytest.mark.parametrize(
     ("existing", "created"),
-    [([], [("usage-events", 12), ("usage-events-dead", 1)]), (["usage-events", "usage-events-dead"], [])],
+    [([], [("usage-events", 12)]), (["usage-events"], [])],
 )
 async def test_topics_that_are_missing_are_created(existing, created, monkeypatch):
     admin = FakeAdmin(existing)
