@@ -38,7 +38,7 @@ from edge_proxy.http1.server.turns import Turns
 PIPELINED_BYTES_MAX: Final = 65_536
 ANSWER_BYTES_MAX: Final = 65_536
 ANSWERS_PER_TURN_MAX: Final = 16
-HEAD_BYTES_PER_TURN_MAX: Final = 65_536
+HEAD_BYTES_PER_TURN_MAX: Final = 16_384
 # Empty lines before a request line are skipped (RFC 9112 section 2.2); nobody needs many.
 EMPTY_LINES_MAX: Final = 4
 LINGER_BYTES_MAX: Final = 1 << 20

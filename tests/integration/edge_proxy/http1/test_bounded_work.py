@@ -32,6 +32,18 @@ async def test_pipelined_requests_share_the_loop_and_are_all_answered_in_order(s
     assert site.server.turns.taken >= count // protocol.ANSWERS_PER_TURN_MAX // 2
 
 
+async def test_large_heads_share_the_loop_by_their_bytes(site):
+    site.remember = False
+    count = 500
+    large = b"GET /" + b"%61" * 2_700 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
+        meter = TurnMeter(lambda: site.answered)
+        writer.write(large * count)
+        await reader.readexactly(len(SMALL) * count)
+        meter.stop()
+    assert meter.most <= protocol.HEAD_BYTES_PER_TURN_MAX // len(large) + 1
+
+
 async def test_many_busy_connections_get_one_turn_each(site):
     site.remember = False
     count, clients = 2_000, 8
