@@ -7,7 +7,6 @@ from uuid import UUID
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from mesh.ids import IdSource
-from mesh.rpc.errors import RpcError
 from mesh.rpc.tokens import SessionSigner
 from services.auth import store
 from services.auth.denials import Denials
@@ -74,15 +73,19 @@ class Sessions:
         return await self._open(person, organization_id, await self._rehash(person, password))
 
     async def _find(self, attempt: Attempt, password: str) -> Person | None:
-        """Return the person whose password this is. What is cut off in here stays counted as a failure."""
+        """Return the person whose password this is. A verification that is cut off stays counted as a failure."""
         try:
             async with self._db.system() as tx:
                 person = await store.find_person(tx, attempt.account)
-            # No transaction is open here: a hash takes longer than all statements of a sign-in together.
-            password_hash = person.password_hash if person else None
+        except BaseException:
+            # Whatever it was, nothing was verified.
+            self._throttle.give_back(attempt)
+            raise
+        # No transaction is open here: a hash takes longer than all statements of a sign-in together.
+        password_hash = person.password_hash if person else None
+        try:
             fits = await self._passwords.verify(password_hash, password, is_familiar=attempt.is_familiar)
-        except RpcError:
-            # Nothing was verified: the database is away, or the queue is full.
+        except SignInBusy:
             self._throttle.give_back(attempt)
             raise
         return person if fits else None

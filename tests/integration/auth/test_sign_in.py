@@ -11,8 +11,9 @@ import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
 from mesh.client_address import vouched_address
+from mesh.database.pools import DatabaseUnavailable
 from mesh.rpc.errors import from_grpc
-from services.auth import denials, passwords
+from services.auth import denials, passwords, store
 from services.auth.denials import INSTALLATION
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import PASSWORD, SeededOrganization, seed_organization, seed_person
@@ -85,18 +86,56 @@ async def test_the_right_person_gets_in_every_time_while_strangers_guess(
     assert verified.count(WRONG) <= 40 * FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 
 
-async def test_an_attempt_that_verified_nothing_is_not_counted(
-    auth: Any, acme: SeededOrganization, verified: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name", "failure", "reason"),
+    [
+        (passwords._Queue, "run", passwords.SignInBusy(retry_after_seconds=2.0), "SIGN_IN_BUSY"),
+        (store, "find_person", DatabaseUnavailable(), "DATABASE_UNAVAILABLE"),
+        (store, "find_person", ZeroDivisionError(), "INTERNAL_ERROR"),
+    ],
+)
+async def test_an_attempt_that_verified_nothing_is_not_counted(  # noqa: PLR0917 pytest names what a test stands on
+    auth: Any,
+    acme: SeededOrganization,
+    verified: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    failure: Exception,
+    reason: str,
 ) -> None:
-    monkeypatch.setattr(passwords._Queue, "run", _full)
-    reasons = {await sign_in(auth, acme.email, PASSWORD, "192.0.2.1") for _ in range(30)}
-    monkeypatch.undo()
-    assert reasons == {"SIGN_IN_BUSY"}
+    async def fail(*_values: Any, **_fields: Any) -> Any:
+        raise failure
+
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, name, fail)
+        reasons = {await sign_in(auth, acme.email, PASSWORD, "192.0.2.1") for _ in range(30)}
+    assert reasons == {reason}
     assert await sign_in(auth, acme.email, PASSWORD, "192.0.2.1") == ""
 
 
-async def _full(*_values: Any) -> Any:
-    raise passwords.SignInBusy(retry_after_seconds=2.0)
+async def test_guesses_whose_callers_leave_are_counted(
+    auth: Any, acme: SeededOrganization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifying, left = asyncio.Event(), asyncio.Event()
+
+    async def verify_for_ever(*_values: Any) -> Any:
+        verifying.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    with monkeypatch.context() as slow:
+        slow.setattr(passwords._Queue, "run", verify_for_ever)
+        for _ in range(FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX):
+            verifying.clear()
+            left.clear()
+            guess = asyncio.create_task(sign_in(auth, acme.email, WRONG, "203.0.113.9"))
+            await asyncio.wait_for(verifying.wait(), 10)
+            guess.cancel()
+            await asyncio.wait_for(left.wait(), 10)
+    assert await sign_in(auth, acme.email, WRONG, "203.0.113.9") == "SIGN_IN_THROTTLED"
 
 
 async def test_refused_sign_ins_are_in_the_audit_log_with_address_and_account(
