@@ -2,12 +2,15 @@ import aiohttp
 import pytest
 
 from tests.support.folders import open_folder
-from tests.support.stack import running_stack
+from tests.support.stack import PATIENT, running_stack
 
 
 @pytest.fixture(scope="module")
 def stack():
-    with open_folder("tests-stack") as folder, running_stack(folder / "var", "--workers", "2") as stack:
+    with (
+        open_folder("tests-stack") as folder,
+        running_stack(folder / "var", "--workers", "2", environment=PATIENT) as stack,
+    ):
         yield stack
 
 

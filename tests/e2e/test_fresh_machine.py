@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from cli.stack.servers import redis_program
-from tests.support.stack import running_stack
+from tests.support.stack import PATIENT, running_stack
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,7 +27,7 @@ def ask_edge(stack):
 
 
 def test_the_stack_limits_a_request_with_the_redis_that_its_environment_keeps(stack_folder, tmp_path):
-    with running_stack(stack_folder, "--workers", "1", environment={"PATH": str(tmp_path)}) as stack:
+    with running_stack(stack_folder, "--workers", "1", environment={**PATIENT, "PATH": str(tmp_path)}) as stack:
         (pid,) = stack.file["pids"]["redis"]
         assert psutil.Process(pid).exe() == str(redis_program.kept_program().resolve())
         assert ask_edge(stack) == (200, "59")

@@ -13,7 +13,7 @@ import pytest
 
 from cli.stack.servers import redis_program
 from tests.support.folders import open_folder
-from tests.support.stack import running_stack
+from tests.support.stack import PATIENT, running_stack
 from tests.support.wheelhouse import make_wheelhouse
 
 pytestmark = pytest.mark.timeout(600)
@@ -76,6 +76,7 @@ def test_tollway_up_serves_a_request_from_an_empty_folder(installed):
     folder.mkdir()
     folder.chmod(0o711)
     environment = {
+        **PATIENT,
         "PATH": str(folder),
         "PYTHONPATH": "",
         # What `make setup` fetched is offered once more, so that this needs no registry.
