@@ -6,7 +6,8 @@ cost, because a spread is a selection too.
 
 Cost: every selection costs 1, a field that calls a service `RPC_COST` more, and everything below a connection costs as
 often as items are asked for (`first`). A field whose name the answer has already costs 1 more for each time before,
-because validation compares every pair of them (the rule on overlapping fields): 240 of them took 0.2 s. Introspection
+because validation compares every pair of them (the rule on overlapping fields): 240 of them took 0.2 s. Validation does
+so in every fragment of the document, so one that no operation spreads is walked and counted as well. Introspection
 nests deeper than honest queries; its fields are not held to the depth, only to the cost.
 """
 
@@ -116,6 +117,7 @@ class _Walk:
         self._directives = 0
         self._cost = 0
         self._level = 0
+        self._spread: set[str] = set()
 
     def operation(self, operation: OperationDefinitionNode) -> None:
         self._defaults = {one.variable.name.value: one.default_value for one in operation.variable_definitions or ()}
@@ -123,6 +125,15 @@ class _Walk:
             _check_numbers(default, name)
         self._count_directives(operation)
         self._selections(operation.selection_set, {}, depth=1, times=1)
+
+    def fragment(self, fragment: FragmentDefinitionNode) -> None:
+        """Count a fragment that was not counted where it is spread; of two with one name, only the last one was."""
+        name = fragment.name.value
+        if name in self._spread and self._fragments[name] is fragment:
+            return
+        self._spread.add(name)
+        self._count_directives(fragment)
+        self._selections(fragment.selection_set, {}, depth=1, times=1)
 
     def _selections(
         self, selections: SelectionSetNode | None, names: dict[str, _Name], *, depth: int, times: int
@@ -143,6 +154,7 @@ class _Walk:
         elif isinstance(selection, FragmentSpreadNode):
             fragment = self._fragments.get(selection.name.value)
             if fragment is not None:
+                self._spread.add(fragment.name.value)
                 self._count_directives(fragment)
                 self._selections(fragment.selection_set, names, depth=depth, times=times)
         else:
@@ -233,7 +245,7 @@ def check_query(
     variables: Mapping[str, Any],
     introspection: bool,
 ) -> None:
-    """Let a parsed query pass or refuse it. Every operation of the document is walked: they share the limits.
+    """Let a parsed query pass or refuse it. All operations and fragments of the document share the limits.
 
     Raises:
         Failure: What there is too much of.
@@ -243,6 +255,9 @@ def check_query(
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
             walk.operation(definition)
+    for definition in document.definitions:
+        if isinstance(definition, FragmentDefinitionNode):
+            walk.fragment(definition)
 
 
 def limiter(limits: QueryLimits, *, introspection: bool) -> type[SchemaExtension]:

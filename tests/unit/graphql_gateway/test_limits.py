@@ -67,6 +67,15 @@ def test_a_name_costs_as_often_as_it_was_there_before() -> None:
     check("{" + " ".join(f"f{number} {{ kind }}" for number in range(100)) + "}")
 
 
+def test_a_fragment_that_nothing_spreads_is_counted_too() -> None:
+    """Validation compares its fields like all others."""
+    repeated = "a { b } " * 40
+    assert refusal(f"{{ a }} fragment F on Query {{ {repeated} }}") == "QUERY_TOO_COSTLY"
+    assert refusal(f"{{ ...F }} fragment F on Query {{ {repeated} }} fragment F on Query {{ a }}") == "QUERY_TOO_COSTLY"
+    assert refusal("{ a } fragment F on Query { ...F }") == "QUERY_TOO_DEEP"
+    check("{ a } fragment F on Query { a { b } }")
+
+
 def test_directives_are_limited() -> None:
     check("{ viewer @a @b }")
     assert refusal("{ viewer @a @b @c }") == "TOO_MANY_DIRECTIVES"
