@@ -6,7 +6,8 @@ and one observation, whatever happened.
 
 A request whose bytes cannot be read is the caller's error. gRPC would answer UNKNOWN with the name of a class, outside
 of any interceptor. So a single request is read into either a message or the note that it cannot be, and the guard
-answers. A stream's request that cannot be read fails where the handler waits for it, inside the guard.
+answers. A stream's request that cannot be read fails where the handler waits for it, inside the guard. Health and
+reflection, which anyone may call, have no guard; what stands in its place answers for such requests alone.
 """
 
 from __future__ import annotations
@@ -113,8 +114,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         """Return the handler inside its guard."""
         handler = await continuation(details)
         rule = self._rules.find(details.method) if handler is not None else None
-        if handler is None or rule is None:
-            return handler
+        if handler is None:
+            return None
+        if rule is None:
+            return _open_to_anyone(handler)
         metadata = _Metadata(details.invocation_metadata)
         wrap = _WRAPPERS[bool(handler.request_streaming), bool(handler.response_streaming)]
         return wrap(self, handler, rule, metadata, details.method)
@@ -234,6 +237,37 @@ def _read_or_raise(read: Callable[[bytes], Message]) -> Callable[[bytes], Messag
 async def _abort(context: Any, failure: RpcError) -> NoReturn:
     await context.abort_with_status(rpc_status.to_status(failure.to_status()))
     raise AssertionError
+
+
+def _open_to_anyone(handler: Any) -> Any:
+    """Return the handler of health or reflection; only a request that cannot be read is answered before it."""
+    if handler.request_streaming:
+        return _open_stream(handler)
+    behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+
+    async def call(request: Any, context: Any) -> Any:
+        if isinstance(request, _Unreadable):
+            await _abort(context, RequestUnreadable())
+        return await behaviour(request, context)
+
+    make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    return make(call, _read_or_note(handler.request_deserializer), handler.response_serializer)
+
+
+def _open_stream(handler: Any) -> Any:
+    async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+        unreadable: RequestUnreadable | None = None
+        try:
+            async for answer in handler.stream_stream(requests, context):
+                yield answer
+        except RequestUnreadable as error:
+            unreadable = error
+        if unreadable is not None:
+            await _abort(context, unreadable)
+
+    return grpc.stream_stream_rpc_method_handler(
+        call, _read_or_raise(handler.request_deserializer), handler.response_serializer
+    )
 
 
 def _unary_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:

@@ -294,6 +294,27 @@ async def test_bytes_that_are_no_request_on_a_stream_are_the_callers_error(serve
         assert error.reason == "REQUEST_UNREADABLE"
 
 
+@pytest.mark.parametrize("raw", [b"\xff" * 20, b"\x0a\x01\xff"])
+async def test_health_and_reflection_tell_unreadable_bytes_in_our_words(server, raw):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        reflected = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+        await reflected.write(raw)
+        calls = (
+            channel.unary_unary("/grpc.health.v1.Health/Check")(raw),
+            channel.unary_stream("/grpc.health.v1.Health/Watch")(raw).read(),
+            reflected.read(),
+        )
+        for call in calls:
+            error = await failure(call)
+            assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_UNREADABLE")
+
+
+async def test_health_can_be_watched(server):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_a_wrong_field_is_named_before_the_handler_sees_it(clients, signer):
     request = auth.ListAuditEntriesRequest(organization_id=str(OWN), page_token="a\0b")
     error = await failure(clients.auth.ListAuditEntries(request, metadata=session(signer)))
