@@ -98,7 +98,7 @@ async def test_a_revoked_key_stays_revoked_whoever_asks(
         await connection.close()
 
 
-@pytest.mark.parametrize("service", ["auth", "notification"])
+@pytest.mark.parametrize("service", ["auth", "billing", "notification"])
 async def test_a_job_is_the_organizations_that_it_is_written_for(database: TestDatabase, service: str) -> None:
     own, foreign = uuid4(), uuid4()
     connection = await connect(database, service, own)
@@ -122,6 +122,39 @@ async def test_a_job_is_the_organizations_that_it_is_written_for(database: TestD
 )
 async def test_notifications_tenant_role_cannot(database: TestDatabase, statement: str) -> None:
     connection = await connect(database, "notification", uuid4())
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE subscriptions SET plan_id = 'pro'",
+        "DELETE FROM subscriptions",
+        "UPDATE plans SET included_requests = 0",
+        "SELECT * FROM jobs",
+        "UPDATE idempotency_keys SET request_hash = sha256('x')",
+    ],
+)
+async def test_billings_tenant_role_cannot(database: TestDatabase, statement: str) -> None:
+    connection = await connect(database, "billing", uuid4())
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO jobs (job_id, kind, payload, run_time) VALUES (gen_random_uuid(), 'k', '{}', now())",
+        "SELECT * FROM dead_letters",
+        "DELETE FROM usage_events",
+        "UPDATE usage_rollups SET organization_id = organization_id",
+    ],
+)
+async def test_meterings_tenant_role_cannot(database: TestDatabase, statement: str) -> None:
+    connection = await connect(database, "metering", uuid4())
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute(statement)
     await connection.close()

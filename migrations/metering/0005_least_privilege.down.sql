@@ -1,0 +1,1 @@
+GRANT INSERT ON jobs TO tollway_metering;
