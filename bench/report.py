@@ -1,4 +1,4 @@
-"""Writes a benchmark's result as JSON in the form of DESIGN.md section 11, and prints it as a table."""
+"""Writes a benchmark's result as JSON in the one form that all benchmarks share, and prints it as a table."""
 
 from __future__ import annotations
 

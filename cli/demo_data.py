@@ -33,7 +33,7 @@ class Person:
     platform_role: str | None = None
 
     def password(self, secrets: Secrets) -> str:
-        """Returns the password in this installation."""
+        """Return the password in this installation."""
         return secrets.derive(f"password {self.email}", PASSWORD_BYTES).hex()
 
 
@@ -49,7 +49,7 @@ class Organization:
     people: Sequence[Person]
 
     def api_key(self, secrets: Secrets) -> str:
-        """Returns its live key in this installation."""
+        """Return its live key in this installation."""
         randomness = secrets.derive(f"api key {self.slug}", key_format.RANDOM_BYTES)
         return key_format.mint(auth_service_pb2.KEY_MODE_LIVE, randomness)
 
@@ -65,12 +65,12 @@ class ServiceAccount:
     platform_role: str | None
 
     def token(self, secrets: Secrets) -> str:
-        """Returns its token in this installation."""
+        """Return its token in this installation."""
         return TOKEN_PREFIX + secrets.derive(f"service account {self.service_account_id}", TOKEN_BYTES).hex()
 
 
 def _id(number: int) -> UUID:
-    """Returns a fixed id in the form of UUIDv7 (RFC 9562), older than any that is made at run time."""
+    """Return a fixed id in the form of UUIDv7 (RFC 9562), older than any that is made at run time."""
     return UUID(f"01900000-0000-7000-8000-{number:012x}")
 
 

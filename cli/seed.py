@@ -33,7 +33,7 @@ SUBSCRIBE_SECONDS_MAX: Final = 60.0
 
 
 async def seed_accounts(auth_system_dsn: str, secrets: Secrets) -> int:
-    """Inserts organizations, people, keys and the service account that are missing.
+    """Insert organizations, people, keys and the service account that are missing.
 
     Args:
         auth_system_dsn: Connection string of auth's system role.
@@ -67,7 +67,7 @@ async def migrate_and_seed(installation: Installation) -> int:
 
 
 def subscribe(addresses: Mapping[str, str], secrets: Secrets) -> None:
-    """Subscribes the demo tenants through billing, in a process of its own.
+    """Subscribe the demo tenants through billing, in a process of its own.
 
     Args:
         addresses: Where each service is.

@@ -33,7 +33,7 @@ PREVIEW: Final = (
 
 
 def addresses(installation: Installation) -> None:
-    """Prints where everything is, who can sign in, and a command that works."""
+    """Print where everything is, who can sign in, and a command that works."""
     ports, layout = installation.ports, installation.layout
     click.echo("")
     rows = [
@@ -58,7 +58,7 @@ def addresses(installation: Installation) -> None:
 
 
 def traffic(installation: Installation) -> None:
-    """Sends demo requests, runs into a limit, and shows the bill before and after; says so if that fails."""
+    """Send demo requests, run into a limit, and show the bill before and after; say so if that fails."""
     try:
         asyncio.run(_traffic(installation))
     except (aiohttp.ClientError, TimeoutError, ShowError) as error:
@@ -90,7 +90,7 @@ async def _traffic(installation: Installation) -> None:
 
 
 async def _show_mixed_requests(installation: Installation, http: aiohttp.ClientSession) -> None:
-    """Sends billable requests and some that fail upstream, which nobody pays for."""
+    """Send billable requests and some that fail upstream, which nobody pays for."""
     key = _tenant(PAID_PLAN).api_key(installation.secrets)
     paths = ["/echo", "/status/404", "/large?bytes=65536", "/sse?events=2&interval_ms=10"]
     billable = [await _get(installation, http, paths[n % len(paths)], key) for n in range(REQUEST_COUNT)]
@@ -142,7 +142,7 @@ class _Gateway:
         return cls(installation.ports.url("gateway") + GRAPHQL_PATH, http, str(signed_in["signIn"]["accessToken"]))
 
     async def preview(self) -> _Preview:
-        """Returns what the current period costs so far."""
+        """Return what the current period costs so far."""
         found = (await self.ask(PREVIEW))["invoicePreview"]
         total = found["total"]
         amount = f"{total['amountMinor'] / 100:.2f} {total['currencyCode']}"  # the demo's plans are in dollars
@@ -150,7 +150,7 @@ class _Gateway:
         return _Preview(billable=int(found["billableUnits"]), total=amount, lines=lines)
 
     async def ask(self, query: str, **variables: str) -> dict[str, Any]:
-        """Runs an operation.
+        """Run an operation.
 
         Raises:
             ShowError: the answer has errors.

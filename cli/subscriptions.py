@@ -21,7 +21,7 @@ PROCESS: Final = "cli"
 
 
 async def subscribe(clients: Clients) -> None:
-    """Subscribes every tenant to its plan; a replay changes nothing."""
+    """Subscribe every tenant to its plan; a replay changes nothing."""
     for tenant in TENANTS:
         await clients.billing.CreateSubscription(
             billing_service_pb2.CreateSubscriptionRequest(

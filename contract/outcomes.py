@@ -1,7 +1,7 @@
 """Decides which requests are billed: the one place that says so, used by the edge and by metering.
 
 The edge asks it whether a unit of quota goes back, metering asks it what to count, so the limiter's month counter and
-the bill agree by construction. The table is DESIGN.md section 8:
+the bill agree by construction. The table:
 
 =====================================  ======
 outcome                                billed
@@ -22,8 +22,8 @@ unless its route says otherwise), any other request for none. The limiter takes 
 metering sums them as `billable_units`, billing rates that sum, and `X-RateLimit-*` counts in them. The number of
 billable requests (`billable_count`) is for people to look at.
 
-An answer that the upstream broke off is not on the design's table: the client did not get what it paid for, so it is
-treated like the other failures of the upstream.
+The client of an answer that the upstream broke off did not get what it paid for, so such an answer counts like the
+other failures of the upstream.
 """
 
 from __future__ import annotations
@@ -62,15 +62,3 @@ def gives_back(outcome: int, status: int, *, admitted: bool) -> bool:
             the edge refused afterwards (a body that grew too large, say) had taken its unit.
     """
     return admitted and not is_billable(outcome, status, test_mode=False)
-
-
-def billed_units(outcome: int, status: int, cost_units: int, *, test_mode: bool) -> int:
-    """Return the units that a request is billed for, and that stay taken from its quota.
-
-    Args:
-        outcome: As in `is_billable`.
-        status: As in `is_billable`.
-        cost_units: What the request costs by its route.
-        test_mode: As in `is_billable`.
-    """
-    return cost_units if is_billable(outcome, status, test_mode=test_mode) else 0

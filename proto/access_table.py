@@ -20,7 +20,6 @@ PLATFORM_ROLES = {
     "platform admin": access_pb2.PLATFORM_ROLE_ADMIN,
     "platform support": access_pb2.PLATFORM_ROLE_SUPPORT,
 }
-PEOPLE = (access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT)
 
 
 def page() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import redis as redis_client
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.support.folders import open_folder
 from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
@@ -23,6 +23,10 @@ grpc.aio.init_grpc_aio()
 # A property holds or not, however long an example takes on a busy machine.
 settings.register_profile("tollway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tollway")
+# For `make mutants`: that a property fails is enough there, and to look for its smallest example takes minutes.
+settings.register_profile(
+    "first-failure", settings.get_profile("tollway"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ INTERRUPTED: Final = 130  # as shells report SIGINT
 
 @contextlib.contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Turns what stops the stack into its line and the exit status."""
+    """Turn what stops the stack into its line and the exit status."""
     try:
         yield
     except (StackError, OSError) as error:

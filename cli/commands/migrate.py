@@ -75,7 +75,7 @@ def status(data_dir: Path) -> None:
 
 
 def create_files(root: Path, service: str, name: str) -> list[Path]:
-    """Makes the next pair of files for a service, up and down.
+    """Make the next pair of files for a service, up and down.
 
     Raises:
         StackError: the name is not lower-case words joined by underscores.

@@ -22,12 +22,12 @@ data_dir: Final = click.option(
 
 
 def option_name(part: str) -> str:
-    """Returns the parameter that carries a part's port."""
+    """Return the parameter that carries a part's port."""
     return f"{part.replace('-', '_')}_port"
 
 
 def port_options(command: Command) -> Command:
-    """Adds `--<part>-port` for every part of the stack."""
+    """Add `--<part>-port` for every part of the stack."""
     for part in reversed(list(DEFAULT_PORTS)):
         option = click.option(
             f"--{part}-port",

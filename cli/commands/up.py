@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def stack_options(command: Command) -> Command:
-    """Adds what both commands take."""
+    """Add what both commands take."""
     options = [
         data_dir,
         click.option("--ports", type=click.Choice(["usual", "auto"]), default="usual", help="auto: any free ports."),

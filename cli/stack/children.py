@@ -50,7 +50,7 @@ class Child:
         return self.part.name
 
     def pids(self) -> list[int]:
-        """Returns its pid and those of its own children, the edge's workers."""
+        """Return its pid and those of its own children, the edge's workers."""
         try:
             below = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -58,7 +58,7 @@ class Child:
         return [self.process.pid, *sorted(each.pid for each in below)]
 
     def death(self) -> str | None:
-        """Returns how it ended; None while it runs."""
+        """Return how it ended; None while it runs."""
         status = self.process.poll()
         if status is None:
             return None
@@ -66,7 +66,7 @@ class Child:
         return f"{self.name} {how}: {last_line(self.part.log_path)} (log: {self.part.log_path})"
 
     def kill_group(self) -> None:
-        """Ends at once whatever is left of its process group."""
+        """End at once whatever is left of its process group."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -74,7 +74,7 @@ class Child:
 
 
 def start(part: Part) -> Child:
-    """Starts a part; its log of the run before is kept beside the new one."""
+    """Start a part; its log of the run before is kept beside the new one."""
     if part.log_path.exists():
         part.log_path.replace(part.log_path.with_suffix(".log.1"))
     with open_log(part.log_path) as log:
@@ -90,7 +90,7 @@ def start(part: Part) -> Child:
 
 
 def wait_until_ready(children: Sequence[Child], seconds_max: float = READY_SECONDS_MAX) -> None:
-    """Returns once every child says that it is ready.
+    """Return once every child says that it is ready.
 
     Raises:
         StackError: naming the child that died or is not ready in time, and why.
@@ -113,7 +113,7 @@ def wait_until_ready(children: Sequence[Child], seconds_max: float = READY_SECON
 
 
 def wait_until_whole(edge: Child, seconds_max: float = WHOLE_SECONDS_MAX) -> str:
-    """Waits until the edge misses none of the services that it is ready without, and returns what it misses in the end.
+    """Wait until the edge misses none of the services that it is ready without, and return what it misses in the end.
 
     An edge is ready before its stream to the limiter is open; what is sent in that moment is decided locally.
     """
@@ -135,7 +135,7 @@ def _degraded(body: str) -> str:
 
 
 def raise_if_dead(children: Iterable[Child]) -> None:
-    """Raises for the first child that has ended.
+    """Raise for the first child that has ended.
 
     Raises:
         StackError: naming it, its exit status and the last line of its log.
@@ -147,7 +147,7 @@ def raise_if_dead(children: Iterable[Child]) -> None:
 
 
 def not_ready_reason(url: str) -> str:
-    """Returns why a part is not ready, in a few words; empty when it is."""
+    """Return why a part is not ready, in a few words; empty when it is."""
     target = urlsplit(url)
     try:
         if target.scheme == "tcp":
@@ -160,7 +160,7 @@ def not_ready_reason(url: str) -> str:
 
 
 def degraded_reason(url: str) -> str:
-    """Returns what a part that is ready does without, in a few words; empty where it misses nothing or is not HTTP."""
+    """Return what a part that is ready does without, in a few words; empty where it misses nothing or is not HTTP."""
     if urlsplit(url).scheme == "tcp":
         return ""
     try:
@@ -181,7 +181,7 @@ def _get(url: str) -> tuple[int, str]:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """Stops children together and waits for their end; whoever takes too long is killed."""
+    """Stop children together and wait for their end; whoever takes too long is killed."""
     for child in children:
         if child.process.poll() is None:
             child.process.terminate()

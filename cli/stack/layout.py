@@ -76,16 +76,16 @@ class Layout:
         return self.logs / "upstream-served.log"
 
     def log(self, part: str) -> Path:
-        """Returns the log file of a part."""
+        """Return the log file of a part."""
         return self.logs / f"{part}.log"
 
     def create(self) -> None:
-        """Makes the folders; the embedded PostgreSQL's user must be able to walk through."""
+        """Make the folders; the embedded PostgreSQL's user must be able to walk through."""
         for folder in (self.data_dir, self.logs, self.mail, self.edge):
             folder.mkdir(parents=True, exist_ok=True)
 
     def delete(self) -> None:
-        """Deletes what the stack has written, and nothing else that lies in the folder. The lock stays."""
+        """Delete what the stack has written, and nothing else that lies in the folder. The lock stays."""
         for folder in (self.postgres, self.redis, self.kafka, self.edge, self.mail, self.logs):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.secrets, self.stack_file):
@@ -93,7 +93,7 @@ class Layout:
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """Replaces a JSON file atomically; it never exists with wider permissions than `mode`."""
+    """Replace a JSON file atomically; it never exists with wider permissions than `mode`."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -106,7 +106,7 @@ def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock and removes its file at the end.
+    """Hold the lock and remove its file at the end.
 
     Raises:
         StackError: when another process holds it.

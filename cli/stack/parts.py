@@ -49,7 +49,7 @@ class Part:
 
 
 def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part]:
-    """Returns the processes in the order they start in; they stop in the opposite one.
+    """Return the processes in the order they start in; they stop in the opposite one.
 
     Args:
         installation: Where things are and what opens them.
@@ -80,13 +80,8 @@ def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part
     ]
 
 
-def part_environment(installation: Installation, name: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Returns the whole environment of one part; for whoever starts it by hand."""
-    return dict(next(part for part in parts(installation, inherited) if part.name == name).environment)
-
-
 def inherited_environment() -> dict[str, str]:
-    """Returns this process's environment without what opens more than a part may: the external server's admin."""
+    """Return this process's environment without what opens more than a part may: the external server's admin."""
     return {name: value for name, value in os.environ.items() if name != "TOLLWAY_POSTGRES_ADMIN_DSN"}
 
 

@@ -52,11 +52,11 @@ class Ports:
         return self.by_part[part]
 
     def address(self, part: str) -> str:
-        """Returns `host:port` of a part."""
+        """Return `host:port` of a part."""
         return f"{LOOPBACK}:{self.by_part[part]}"
 
     def url(self, part: str) -> str:
-        """Returns the HTTP address of a part."""
+        """Return the HTTP address of a part."""
         return f"http://{self.address(part)}"
 
     def require_free(self, parts: list[str]) -> None:
@@ -74,7 +74,7 @@ class Ports:
 
 
 def choose(given: Mapping[str, int | None], *, automatic: bool) -> Ports:
-    """Returns the ports: those given, and for the rest the usual or free ones.
+    """Return the ports: those given, and for the rest the usual or free ones.
 
     Args:
         given: Ports that were asked for, by part.
@@ -86,7 +86,7 @@ def choose(given: Mapping[str, int | None], *, automatic: bool) -> Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns `count` different ports that nobody listens on, kept from other callers while this process lives."""
+    """Return `count` different ports that nobody listens on, kept from other callers while this process lives."""
     folder = Path(tempfile.gettempdir()) / f"tollway-ports-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found: list[int] = []

@@ -38,7 +38,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent(death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
-    """Returns a `preexec_fn` that asks the kernel for `death_signal` when the parent ends.
+    """Return a `preexec_fn` that asks the kernel for `death_signal` when the parent ends.
 
     Args:
         death_signal: What the child gets.
@@ -63,7 +63,7 @@ def die_with_parent(death_signal: signal.Signals, niceness: int = 0) -> Callable
 
 
 def open_log(path: Path, *, append: bool = False) -> IO[bytes]:
-    """Opens a log for a child to write to; its owner alone reads it, whoever could read the one before."""
+    """Open a log for a child to write to; its owner alone reads it, whoever could read the one before."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
@@ -79,18 +79,18 @@ class RunAs:
     name: str = ""
 
     def popen_arguments(self) -> dict[str, Any]:
-        """Returns the arguments for `subprocess` that change the user."""
+        """Return the arguments for `subprocess` that change the user."""
         if self.uid is None:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def give(self, path: Path) -> None:
-        """Makes the user own a file or folder."""
+        """Make the user own a file or folder."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def first_closed(self, path: Path) -> Path | None:
-        """Returns the first folder on the way to `path` that the user may not enter; None when the way is open."""
+        """Return the first folder on the way to `path` that the user may not enter; None when the way is open."""
         if self.uid is None:
             return None
         resolved = path.resolve()
@@ -108,7 +108,7 @@ class RunAs:
 
 
 def choose_user() -> RunAs:
-    """Returns the user that PostgreSQL is to run as.
+    """Return the user that PostgreSQL is to run as.
 
     Raises:
         StackError: when this process is root and the machine has no unprivileged user to lend.
@@ -128,7 +128,7 @@ def choose_user() -> RunAs:
 
 
 def tail(path: Path, line_count: int) -> list[str]:
-    """Returns at most the last `line_count` lines that are not blank; none when there is no file."""
+    """Return at most the last `line_count` lines that are not blank; none when there is no file."""
     try:
         with path.open("rb") as log:
             log.seek(0, 2)
@@ -141,13 +141,13 @@ def tail(path: Path, line_count: int) -> list[str]:
 
 
 def last_line(path: Path) -> str:
-    """Returns what the last line says, or that there is none."""
+    """Return what the last line says, or that there is none."""
     lines = tail(path, 1)
     return _readable(lines[0])[:LINE_CHARACTERS_MAX] if lines else f"it wrote nothing to {path}"
 
 
 def _readable(line: str) -> str:
-    """Returns a JSON log line's event and reason; any other line as it is."""
+    """Return a JSON log line's event and reason; any other line as it is."""
     if not line.startswith("{"):
         return line
     try:

@@ -38,39 +38,39 @@ class Secrets:
     data_key: str | None = dataclasses.field(repr=False, default=None)
 
     def process_key(self, process: str) -> bytes:
-        """Returns the private key of a process."""
+        """Return the private key of a process."""
         return self.derive(f"process key of {process}")
 
     def process_fields(self, process: str) -> dict[str, str]:
-        """Returns what a process's settings say of keys: its own private one, and everybody's public ones."""
+        """Return what a process's settings say of keys: its own private one, and everybody's public ones."""
         public = ",".join(f"{name}:{public_key_of(self.process_key(name)).hex()}" for name in PROCESSES)
         return {"process_key": self.process_key(process).hex(), "process_public_keys": public}
 
     def process_environment(self, process: str) -> dict[str, str]:
-        """Returns the same as environment variables."""
+        """Return the same as environment variables."""
         return {f"TOLLWAY_{name.upper()}": value for name, value in self.process_fields(process).items()}
 
     def page_token_key(self, service: str) -> str:
-        """Returns what a service signs page tokens with, in hex."""
+        """Return what a service signs page tokens with, in hex."""
         return self.derive(f"page token key of {service}").hex()
 
     def data_keys(self, service: str) -> str:
-        """Returns a service's data keys by version: its own, behind the shared one of an older installation."""
+        """Return a service's data keys by version: its own, behind the shared one of an older installation."""
         own = f"2:{self.derive(f'data key of {service}').hex()}"
         return f"1:{self.data_key},{own}" if self.data_key else own
 
     def redis_password(self) -> str:
-        """Returns the password of the embedded Redis."""
+        """Return the password of the embedded Redis."""
         return self.derive("redis password").hex()
 
     def derive(self, purpose: str, byte_count: int = SECRET_BYTES) -> bytes:
-        """Returns bytes that belong to a purpose: the same for the same installation, unrelated to all others."""
+        """Return bytes that belong to a purpose: the same for the same installation, unrelated to all others."""
         derived = hmac.digest(bytes.fromhex(self.installation_secret), purpose.encode(), hashlib.sha256)
         return derived[:byte_count]
 
 
 def load_or_create(path: Path, *, database_exists: bool) -> Secrets:
-    """Reads the secrets, or makes them on the first start.
+    """Read the secrets, or make them on the first start.
 
     Args:
         path: The file.
@@ -89,7 +89,7 @@ def load_or_create(path: Path, *, database_exists: bool) -> Secrets:
 
 
 def load(path: Path) -> Secrets:
-    """Reads the secrets.
+    """Read the secrets.
 
     Raises:
         StackError: when the file is not there or not what was written.

@@ -1,4 +1,4 @@
-"""`stack.json`: what runs, for scripts and tests. Its keys are a contract (DESIGN.md 11); more may be added.
+"""`stack.json`: what runs, for scripts and tests. Its keys are a contract; more may be added.
 
 A stack that was killed leaves its file behind, and for a moment its processes; the next start clears both.
 """
@@ -29,7 +29,7 @@ LEFTOVER_SECONDS_MAX: Final = 30.0
 
 
 def describe(installation: Installation, pids: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Returns the file's content.
+    """Return the file's content.
 
     Args:
         installation: Where things are.
@@ -68,7 +68,7 @@ def describe(installation: Installation, pids: Mapping[str, list[int]]) -> dict[
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads what runs.
+    """Read what runs.
 
     Raises:
         StackError: when nothing does, or the file is not what was written.
@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def ready_urls(described: dict[str, Any]) -> dict[str, str]:
-    """Returns where each process of a described stack says whether it is ready."""
+    """Return where each process of a described stack says whether it is ready."""
     metrics = {name: service["metrics_url"] for name, service in described["services"].items()}
     metrics["gateway"] = described["gateway"]["metrics_url"]
     urls = {name: url.removesuffix("/metrics") + READY_PATH for name, url in metrics.items()}
@@ -110,13 +110,13 @@ def _organization(organization: demo_data.Organization, installation: Installati
 
 
 def _admin_dsn(installation: Installation) -> str:
-    """The superuser's where the server is ours, else the owner's: an external admin's password is not ours to write."""
+    """Return the superuser's where the server is ours, else the owner's: an external admin's is not ours to write."""
     login = SUPERUSER if SUPERUSER in installation.postgres.passwords else "tollway_owner"
     return installation.postgres.dsn(login)
 
 
 def _dsns(installation: Installation) -> dict[str, str]:
-    """Connection strings by role, named as in the tests: `owner`, `<service>`, `<service>_system`."""
+    """Return connection strings by role, named as in the tests: `owner`, `<service>`, `<service>_system`."""
     return {
         login.removeprefix("tollway_"): installation.postgres.dsn(login)
         for login in installation.postgres.passwords
@@ -125,7 +125,7 @@ def _dsns(installation: Installation) -> dict[str, str]:
 
 
 def clear_leftovers(layout: Layout, say: Callable[[str], None]) -> None:
-    """Waits for the end of processes of a run that was killed: they are told by the kernel, and take a moment.
+    """Wait for the end of processes of a run that was killed: they are told by the kernel, and take a moment.
 
     The lock says that the run itself is over, so its `stack.json` describes nothing any more.
     """

@@ -48,7 +48,7 @@ class RunningStack:
         self._described: dict[str, list[int]] = {}
 
     def describe(self) -> None:
-        """Writes `stack.json` where processes have changed since it was last written."""
+        """Write `stack.json` where processes have changed since it was last written."""
         pids = {"supervisor": [os.getpid()], **{name: [pid] for name, pid in self._own_pids.items()}}
         pids |= {name: child.pids() for name, child in self._running.items()}
         if pids != self._described:
@@ -56,7 +56,7 @@ class RunningStack:
             self._described = pids
 
     def raise_if_server_dead(self) -> None:
-        """Raises for the first of our servers that has ended; nothing goes on without one.
+        """Raise for the first of our servers that has ended; nothing goes on without one.
 
         Raises:
             StackError: naming it and its log.
@@ -67,11 +67,11 @@ class RunningStack:
                 raise StackError(f"{name} has ended: {last_line(path)} (log: {path})")
 
     def dead(self) -> list[Child]:
-        """Returns the children that have ended."""
+        """Return the children that have ended."""
         return [child for child in self._running.values() if child.process.poll() is not None]
 
     def restart(self, name: str) -> None:
-        """Starts a child anew, in place of one that ended or is to be replaced.
+        """Start a child anew, in place of one that ended or is to be replaced.
 
         Raises:
             StackError: when the new one does not become ready.
@@ -81,7 +81,7 @@ class RunningStack:
         children.wait_until_ready([self._running[name]])
 
     def sources(self) -> dict[str, tuple[str, ...]]:
-        """Returns the source folders of every child."""
+        """Return the source folders of every child."""
         return {name: tuple(child.part.sources) for name, child in self._running.items()}
 
     def serve(self, on_turn: Callable[[], None]) -> None:
@@ -103,7 +103,7 @@ class RunningStack:
 
 @contextlib.contextmanager
 def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[RunningStack]:
-    """Starts the stack, yields it when everything is ready, and stops it at the end.
+    """Start the stack, yield it when everything is ready, and stop it at the end.
 
     Args:
         options: What to start and where.
@@ -150,7 +150,7 @@ def running_stack(options: Options, say: Callable[[str], None]) -> Iterator[Runn
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turns SIGTERM and SIGHUP into KeyboardInterrupt, and lets the clean-up finish once it has begun."""
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, and let the clean-up finish once it has begun."""
 
     def interrupt(_number: int, _frame: object) -> None:
         for each in caught:
@@ -183,6 +183,6 @@ def _needed_ports(options: Options) -> list[str]:
 
 
 def _stop_in_order(running: dict[str, Child]) -> None:
-    """Stops the edge, then the gateway, then everything that they call."""
+    """Stop the edge, then the gateway, then everything that they call."""
     for names in (["edge"], ["gateway"], [name for name in running if name not in ("edge", "gateway")]):
         children.stop([running[name] for name in names if name in running])

@@ -27,7 +27,7 @@ class StopAll:
         self._stack = stack
 
     def __call__(self) -> None:
-        """Looks once.
+        """Look once.
 
         Raises:
             StackError: naming the child, its exit status and its last log line.
@@ -50,7 +50,7 @@ class Restart:
         self._left = RESTARTS_MAX
 
     def __call__(self) -> None:
-        """Looks once.
+        """Look once.
 
         Raises:
             StackError: when children keep dying, or one does not come back.
@@ -80,7 +80,7 @@ class Restarter:
         self._told_dead: set[int] = set()
 
     def __call__(self) -> None:
-        """Looks, at most every `LOOK_SECONDS`."""
+        """Look, at most every `LOOK_SECONDS`."""
         for child in self._stack.dead():
             if child.process.pid not in self._told_dead:
                 self._told_dead.add(child.process.pid)
@@ -109,7 +109,7 @@ class Restarter:
 
 
 def newest_change(folder: Path) -> float:
-    """Returns when the newest source file below a folder was changed; 0 when there is none."""
+    """Return when the newest source file below a folder was changed; 0 when there is none."""
     return max(_times(folder), default=0.0)
 
 

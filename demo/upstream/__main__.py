@@ -18,7 +18,7 @@ SHUTDOWN_SECONDS_MAX = 5.0
 
 
 async def serve(host: str, port: int, served: Served) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -40,7 +40,7 @@ class Question:
 
 
 def parse(body: bytes) -> Question:
-    """Reads a request body.
+    """Read a request body.
 
     Raises:
         WrongQuestionError: when it is not one.
@@ -63,14 +63,14 @@ def parse(body: bytes) -> Question:
 
 
 def answer(question: Question) -> dict[str, Any]:
-    """Returns the whole answer."""
+    """Return the whole answer."""
     message = {"role": "assistant", "content": " ".join(_words(question))}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return {**_head(question, "chat.completion"), "choices": [choice], "usage": question.usage}
 
 
 def chunks(question: Question) -> Iterator[bytes]:
-    """Yields the answer as server-sent events; the last one before `[DONE]` carries the usage."""
+    """Yield the answer as server-sent events; the last one before `[DONE]` carries the usage."""
     head = _head(question, "chat.completion.chunk")
     for number, word in enumerate(_words(question)):
         delta = {"content": word if number == 0 else " " + word}

@@ -34,19 +34,19 @@ class Served:
         self._dropped_count = 0
 
     def started(self, request_id: str, method: str, path: str) -> None:
-        """Records that a request's handling starts."""
+        """Record that a request's handling starts."""
         self._started_count += 1
         self._bump(self._started, request_id)
         self._append("started", request_id, method, path)
 
     def answered(self, request_id: str, status: int) -> None:
-        """Records that a request's answer was written to its end."""
+        """Record that a request's answer was written to its end."""
         self._answered_count += 1
         self._bump(self._answered, request_id)
         self._append("answered", request_id, str(status))
 
     def as_json(self) -> dict[str, object]:
-        """Returns the counts; requests without an id are in the totals only."""
+        """Return the counts; requests without an id are in the totals only."""
         return {
             "count": self._started_count,
             "answered_count": self._answered_count,

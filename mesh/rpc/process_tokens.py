@@ -106,14 +106,6 @@ class ProcessTokens:
         return jwt.encode(claims, self._key, PROCESS_ALGORITHM, headers=self._headers)
 
 
-def is_process_token(token: str) -> bool:
-    """Tell from its header whether a token claims to be a process's; for whoever must not pass such a token on."""
-    try:
-        return jwt.get_unverified_header(token).get("typ") == PROCESS_TOKEN_TYPE
-    except jwt.InvalidTokenError:
-        return False
-
-
 def read_process_token(token: str, keys: ProcessKeys, audience: str) -> dict[str, Any]:
     """Verify a process token and return its claims; `sub` is the process's name.
 

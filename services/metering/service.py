@@ -126,13 +126,13 @@ class UsageService:
             query = replace(query, api_key_ids=await self._own_keys.created_by(principal))
         async with self._db.read(query.organization_id) as tx:
             rows = await store.query_usage(tx, query, rows_max=USAGE_ROWS_MAX + 1)
-        wrong = Violations()
-        wrong.check(
+        violations = Violations()
+        violations.check(
             len(rows) <= USAGE_ROWS_MAX,
             "granularity",
             f"must be wider, or the range shorter: at most {USAGE_ROWS_MAX} rows are answered",
         )
-        wrong.raise_if_any()
+        violations.raise_if_any()
         return rows
 
 

@@ -27,8 +27,6 @@ from services.ratelimit.policy_layout import PolicyLayout
 from services.ratelimit.rounds import SEED_WAIT_SECONDS, Rounds
 from services.ratelimit.seeding import Seeder
 
-ORGANIZATION_ID_BYTES: Final = 16
-
 _VERDICTS: Final = Counter("tollway_ratelimit_verdicts_total", "Decisions by verdict", ["kind"])
 _COUNTS: Final = {
     kind: _VERDICTS.labels(pb.VerdictKind.Name(kind).removeprefix("VERDICT_KIND_").lower())

@@ -4,7 +4,10 @@ import importlib
 import pkgutil
 import re
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import grimp
 
 import mesh
 from mesh.config import ENV_PREFIX, ProcessSettings
@@ -12,6 +15,11 @@ from mesh.config import ENV_PREFIX, ProcessSettings
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURED = ["services.auth", "services.ratelimit", "services.metering", "services.billing", "services.notification"]
 CONFIGURED += ["edge_proxy", "graphql_gateway"]
+
+
+PACKAGES = ["mesh", "contract", "services", "edge_proxy", "graphql_gateway", "cli", "demo"]
+# What a running stack writes; the pages may name it, the repository does not have it.
+WRITTEN_AT_RUN_TIME = {"stack.json", "var/stack.json", "var/secrets.json", "share/tollway/"}
 
 
 def tracked():
@@ -70,8 +78,7 @@ def test_every_module_says_why_it_exists():
         str(path.relative_to(ROOT))
         for path in tracked()
         if path.suffix == ".py"
-        and path.relative_to(ROOT).parts[0]
-        in {"mesh", "contract", "services", "edge_proxy", "graphql_gateway", "cli", "demo"}
+        and path.relative_to(ROOT).parts[0] in PACKAGES
         and path.exists()
         and path.read_text().strip()
         and not path.read_text().lstrip().startswith('"""')
@@ -112,3 +119,21 @@ def test_every_variable_says_what_it_means_and_shows_its_real_default():
         if value.removesuffix(".0") != defaults[name].removesuffix(".0")
     ]
     assert wrong == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+
+
+def test_every_file_and_folder_that_a_page_names_is_there():
+    names = [str(path.relative_to(ROOT)) for path in tracked()]
+    pages = [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    file = re.compile(r"(?<![\w/.*{<>}$-])([A-Za-z_.][\w./-]*\.(?:py|sql|lua|proto|md|toml|yaml|graphql|json))\b")
+    folder = re.compile(r"`((?:[\w.-]+/)+)`")
+    missing = set()
+    for page in pages:
+        text = page.read_text()
+        named = {*file.findall(text), *folder.findall(text)} - WRITTEN_AT_RUN_TIME
+        missing |= {(page.name, name) for name in named if not any(f"/{name}" in f"/{each}" for each in names)}
+    assert sorted(missing) == []

@@ -129,7 +129,8 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcomes:
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["--timeout", str(TEST_SECONDS_MAX), "--junitxml", str(report), *tests]
+    command += ["--timeout", str(TEST_SECONDS_MAX), "--hypothesis-profile", "first-failure"]
+    command += ["--junitxml", str(report), *tests]
     paths = os.pathsep.join([str(copy), str(copy / "gen" / "python")])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     try:

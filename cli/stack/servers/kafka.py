@@ -59,7 +59,7 @@ class RunningKafka:
     bootstrap: str
 
     def stop(self) -> None:
-        """Stops it and waits for its end."""
+        """Stop it and wait for its end."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS_MAX)
@@ -69,7 +69,7 @@ class RunningKafka:
 
 
 def start_kafka(*, folder: Path, port: int, controller_port: int, log_path: Path) -> RunningKafka:
-    """Starts the broker on `folder`, downloading and formatting on first use, and returns when it listens.
+    """Start the broker on `folder`, downloading and formatting on first use, and return when it listens.
 
     Raises:
         StackError: in one line, whatever the reason.
@@ -96,7 +96,7 @@ def start_kafka(*, folder: Path, port: int, controller_port: int, log_path: Path
 
 
 async def create_topics(bootstrap: str) -> None:
-    """Creates the topics that are missing. The client waits until the broker answers.
+    """Create the topics that are missing. The client waits until the broker answers.
 
     Raises:
         StackError: when the broker cannot be reached or refuses.
@@ -132,14 +132,14 @@ def _java() -> str:
 
 
 def _java_version(java: str) -> int | None:
-    """Returns the feature version; None where the program says something else than expected, and may yet work."""
+    """Return the feature version; None where the program says something else than expected, and may yet work."""
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(?:1\.)?(\d+)', said)
     return int(match[1]) if match else None
 
 
 def _class_path(folder: Path, log_path: Path) -> str:
-    """Returns Kafka's class path, asking Maven the first time."""
+    """Return Kafka's class path, asking Maven the first time."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "class-path"
     if kept.exists():

@@ -64,14 +64,14 @@ class RunningPostgres:
         return f"postgresql://{SUPERUSER}:{self.superuser_password}@{LOOPBACK}:{self.port}/postgres"
 
     def stop(self) -> None:
-        """Stops it: fast shutdown, then immediate shutdown when it hangs."""
+        """Stop it: fast shutdown, then immediate shutdown when it hangs."""
         stop_postgres(self.process)
 
 
 def start_postgres(
     *, folder: Path, port: int, superuser_password: str, log_path: Path, throwaway: bool = False
 ) -> RunningPostgres:
-    """Starts the server on `folder`, initialising it on first use, and returns when it accepts connections.
+    """Start the server on `folder`, initialising it on first use, and return when it accepts connections.
 
     Args:
         folder: Where data and, if needed, programs live; created when missing.
@@ -101,7 +101,7 @@ def start_postgres(
 
 
 def stop_postgres(process: subprocess.Popen[bytes]) -> None:
-    """Stops a server process and waits for its end."""
+    """Stop a server process and wait for its end."""
     for step in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         if process.poll() is not None:
             return
@@ -114,7 +114,7 @@ def stop_postgres(process: subprocess.Popen[bytes]) -> None:
 
 
 def _programs(folder: Path, run_as: RunAs) -> Path:
-    """Returns the folder of `initdb` and `postgres` that the user can reach."""
+    """Return the folder of `initdb` and `postgres` that the user can reach."""
     spec = importlib.util.find_spec(WHEEL_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise StackError(
@@ -130,7 +130,7 @@ def _programs(folder: Path, run_as: RunAs) -> Path:
 
 
 def _copy_of_programs(install: Path, copy: Path) -> Path:
-    """Copies the wheel's programs once, with their libraries where they look for them: beside the package."""
+    """Copy the wheel's programs once, with their libraries where they look for them: beside the package."""
     package = install.parent
     libraries = package.with_name(f"{package.name}.libs")
     copied = copy / package.name / install.name
@@ -147,7 +147,7 @@ def _copy_of_programs(install: Path, copy: Path) -> Path:
 
 
 def _initialise(folder: Path, programs: Path, run_as: RunAs, superuser_password: str, *, durable: bool) -> None:
-    """Runs `initdb` once."""
+    """Run `initdb` once."""
     data, marker = folder / "data", folder / "initialized"
     if marker.exists():
         return
@@ -216,7 +216,7 @@ def _launch(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], data: Path, port: int, log_path: Path) -> None:
-    """Waits as `pg_ctl` does: for the pid file to name this process and say ready."""
+    """Wait as `pg_ctl` does: for the pid file to name this process and say ready."""
     deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline:
         if process.poll() is not None:

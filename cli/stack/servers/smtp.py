@@ -31,7 +31,7 @@ class Mailbox:
         self._numbers = itertools.count(1)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 aiosmtpd's name
-        """Keeps one mail, with whom it was really sent to in front."""
+        """Keep one mail, with whom it was really sent to in front."""
         name = f"{time.time_ns()}-{next(self._numbers):06}.eml"
         recipients = ", ".join(envelope.rcpt_tos)
         content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
@@ -42,7 +42,7 @@ class Mailbox:
 
 
 async def serve(host: str, port: int, folder: Path) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

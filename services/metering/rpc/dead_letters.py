@@ -39,9 +39,9 @@ class DeadLetterRpcs:
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         """List dead letters in one state."""
-        wrong = Violations()
-        wrong.check(request.state in _STATES, "state", "must be a known state")
-        wrong.raise_if_any()
+        violations = Violations()
+        violations.check(request.state in _STATES, "state", "must be a known state")
+        violations.raise_if_any()
         state = _STATES[request.state]
         listing = f"dead_letters/{state.value}"
         wanted = self._page_tokens.read(page_size=request.page_size, page_token=request.page_token, listing=listing)
@@ -56,9 +56,9 @@ class DeadLetterRpcs:
 
     async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, context: Any) -> pb.DeadLetter:
         """Get one dead letter with its payload."""
-        wrong = Violations()
-        key = _key(request.dead_letter_id, "dead_letter_id", wrong)
-        wrong.raise_if_any()
+        violations = Violations()
+        key = _key(request.dead_letter_id, "dead_letter_id", violations)
+        violations.raise_if_any()
         letter = await self._letters.get(key)
         answer = to_dead_letter(letter)
         answer.payload = letter.payload
@@ -129,20 +129,20 @@ def from_place_text(text: str) -> DeadLetterPlace:
 
 
 def _keys(texts: list[str]) -> list[DeadLetterKey]:
-    wrong = Violations()
-    wrong.check(
+    violations = Violations()
+    violations.check(
         1 <= len(texts) <= LETTERS_PER_CALL_MAX, "dead_letter_ids", f"must be 1 to {LETTERS_PER_CALL_MAX} dead letters"
     )
-    wrong.check(len(set(texts)) == len(texts), "dead_letter_ids", "must name each dead letter once")
-    wrong.raise_if_any()
-    keys = [_key(text, f"dead_letter_ids[{index}]", wrong) for index, text in enumerate(texts)]
-    wrong.raise_if_any()
+    violations.check(len(set(texts)) == len(texts), "dead_letter_ids", "must name each dead letter once")
+    violations.raise_if_any()
+    keys = [_key(text, f"dead_letter_ids[{index}]", violations) for index, text in enumerate(texts)]
+    violations.raise_if_any()
     return keys
 
 
-def _key(text: str, field: str, wrong: Violations) -> DeadLetterKey:
+def _key(text: str, field: str, violations: Violations) -> DeadLetterKey:
     try:
         return from_key_text(text)
     except ValueError:
-        wrong.add(field, "must be the dead_letter_id of a dead letter")
+        violations.add(field, "must be the dead_letter_id of a dead letter")
         return DeadLetterKey(payload_hash=b"", reason=DeadReason.INVALID)

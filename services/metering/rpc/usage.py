@@ -55,16 +55,16 @@ def from_query_usage_request(request: pb.QueryUsageRequest) -> UsageQuery:
     Raises:
         InvalidFields: With everything that is wrong with it.
     """
-    wrong = Violations()
-    organization_id = _organization_id(request.organization_id, wrong)
-    start_time = _instant(request.start_time, request.HasField("start_time"), "start_time", wrong)
-    end_time = _instant(request.end_time, request.HasField("end_time"), "end_time", wrong)
+    violations = Violations()
+    organization_id = _organization_id(request.organization_id, violations)
+    start_time = _instant(request.start_time, request.HasField("start_time"), "start_time", violations)
+    end_time = _instant(request.end_time, request.HasField("end_time"), "end_time", violations)
     if start_time and end_time:
-        wrong.check(start_time < end_time, "end_time", "must be after start_time")
-        wrong.check(end_time - start_time <= RANGE_MAX, "end_time", "must be at most 25 months after start_time")
-    wrong.check(request.granularity in _WIDTHS, "granularity", "must be a known granularity")
-    group_by = _dimensions(list(request.group_by), wrong)
-    wrong.raise_if_any()
+        violations.check(start_time < end_time, "end_time", "must be after start_time")
+        violations.check(end_time - start_time <= RANGE_MAX, "end_time", "must be at most 25 months after start_time")
+    violations.check(request.granularity in _WIDTHS, "granularity", "must be a known granularity")
+    group_by = _dimensions(list(request.group_by), violations)
+    violations.raise_if_any()
     return UsageQuery(
         organization_id=organization_id or UUID(int=0),
         start_time=start_time or _EPOCH,
@@ -95,28 +95,28 @@ def to_decimal_string(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _organization_id(text: str, wrong: Violations) -> UUID | None:
+def _organization_id(text: str, violations: Violations) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:
-        wrong.add("organization_id", "must be a UUID")
+        violations.add("organization_id", "must be a UUID")
         return None
 
 
-def _instant(value: Timestamp, is_given: bool, field: str, wrong: Violations) -> datetime | None:
-    if not wrong.check(is_given, field, "must be given"):
+def _instant(value: Timestamp, is_given: bool, field: str, violations: Violations) -> datetime | None:
+    if not violations.check(is_given, field, "must be given"):
         return None
     try:
         instant = value.ToDatetime(UTC)
     except (ValueError, OverflowError):
-        wrong.add(field, "must be a valid instant")
+        violations.add(field, "must be a valid instant")
         return None
     on_grid = value.nanos == 0 and (instant - _EPOCH) % BUCKET == timedelta()
-    return instant if wrong.check(on_grid, field, "must be a multiple of 15 minutes") else None
+    return instant if violations.check(on_grid, field, "must be a multiple of 15 minutes") else None
 
 
-def _dimensions(values: list[int], wrong: Violations) -> tuple[Dimension, ...]:
-    wrong.check(len(values) <= DIMENSIONS_MAX, "group_by", f"must be at most {DIMENSIONS_MAX} dimensions")
-    wrong.check(len(set(values)) == len(values), "group_by", "must name each dimension once")
-    wrong.check(all(value in _DIMENSIONS for value in values), "group_by", "must be known dimensions")
+def _dimensions(values: list[int], violations: Violations) -> tuple[Dimension, ...]:
+    violations.check(len(values) <= DIMENSIONS_MAX, "group_by", f"must be at most {DIMENSIONS_MAX} dimensions")
+    violations.check(len(set(values)) == len(values), "group_by", "must name each dimension once")
+    violations.check(all(value in _DIMENSIONS for value in values), "group_by", "must be known dimensions")
     return tuple(_DIMENSIONS[value] for value in values if value in _DIMENSIONS)

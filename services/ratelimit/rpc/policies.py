@@ -34,43 +34,43 @@ class PolicyRpcs:
 
     async def PutPolicy(self, request: pb.PutPolicyRequest, context: Any) -> pb.Policy:
         """Put a policy in force."""
-        wrong = Violations()
-        check_policy(request.policy, wrong)
-        wrong.raise_if_any()
+        violations = Violations()
+        check_policy(request.policy, violations)
+        violations.raise_if_any()
         return to_policy(await self._policies.put(from_policy(request.policy)))
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Any) -> pb.Policy:
         """Get the policy in force."""
-        wrong = Violations()
+        violations = Violations()
         try:
             organization_id = UUID(request.organization_id)
         except ValueError:
-            wrong.add("organization_id", "must be a UUID")
-        wrong.raise_if_any()
+            violations.add("organization_id", "must be a UUID")
+        violations.raise_if_any()
         return to_policy(await self._policies.get(organization_id))
 
 
-def check_policy(policy: pb.Policy, wrong: Violations) -> None:
+def check_policy(policy: pb.Policy, violations: Violations) -> None:
     """Note everything that is wrong with a policy."""
     try:
         UUID(policy.organization_id)
     except ValueError:
-        wrong.add("policy.organization_id", "must be a UUID")
-    wrong.check(1 <= policy.version <= EXACT_MAX, "policy.version", f"must be 1 to {EXACT_MAX}")
-    wrong.check(1 <= len(policy.windows) <= WINDOWS_MAX, "policy.windows", f"must be 1 to {WINDOWS_MAX} windows")
+        violations.add("policy.organization_id", "must be a UUID")
+    violations.check(1 <= policy.version <= EXACT_MAX, "policy.version", f"must be 1 to {EXACT_MAX}")
+    violations.check(1 <= len(policy.windows) <= WINDOWS_MAX, "policy.windows", f"must be 1 to {WINDOWS_MAX} windows")
     names = [window.name for window in policy.windows]
     for index, window in enumerate(policy.windows):
         path = f"policy.windows[{index}]"
-        wrong.check(names.index(window.name) == index, f"{path}.name", "must be unique")
-        _check_window(window, path, wrong)
+        violations.check(names.index(window.name) == index, f"{path}.name", "must be unique")
+        _check_window(window, path, violations)
 
 
-def _check_window(window: pb.Window, path: str, wrong: Violations) -> None:
+def _check_window(window: pb.Window, path: str, violations: Violations) -> None:
     name_ok = _NAME.fullmatch(window.name) is not None and len(window.name) <= NAME_LENGTH_MAX
-    wrong.check(name_ok, f"{path}.name", f"must be an RFC 8941 key of at most {NAME_LENGTH_MAX} characters")
-    wrong.check(window.scope in _SCOPES, f"{path}.scope", "must be a known scope")
+    violations.check(name_ok, f"{path}.name", f"must be an RFC 8941 key of at most {NAME_LENGTH_MAX} characters")
+    violations.check(window.scope in _SCOPES, f"{path}.scope", "must be a known scope")
     for field, sentence in problems(window):
-        wrong.add(f"{path}.{field}", sentence)
+        violations.add(f"{path}.{field}", sentence)
 
 
 def from_policy(message: pb.Policy) -> Policy:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from cli.stack.parts import ROOT, inherited_environment, part_environment, parts
+from cli.stack.parts import ROOT, inherited_environment, parts
 from cli.stack.secrets import PROCESSES
 from contract.services import SERVICES
 
@@ -54,6 +54,10 @@ def test_signing_key_and_peppers_stay_with_whom_they_concern(installation):
         "superuser": set(),
         "owner": set(),
     }
+
+
+def part_environment(installation, name, inherited):
+    return next(part for part in parts(installation, inherited) if part.name == name).environment
 
 
 @pytest.mark.parametrize("service", SERVICES)
