@@ -6,8 +6,9 @@ path is brought into one form, that form is matched, and exactly that form is fo
 
 - An escape of a character that a segment may contain as it is (RFC 3986 section 3.3: unreserved, sub-delims but `;`,
   `:` and `@`) is decoded; the hexadecimal digits of every other escape become upper case (section 6.2.2).
-- What upstreams are known to read in different ways is refused: an escaped slash, backslash or NUL, the same escaped
-  twice, an escape that is none or that UTF-8 never contains, `//`, dot segments, characters that must be escaped.
+- What upstreams are known to read in different ways is refused: an escaped slash, backslash or control character, the
+  same escaped twice, an escape that is none or that UTF-8 never contains, `//`, dot segments, characters that must be
+  escaped. (A line feed at the end: the `$` of many regular expressions, nginx's locations included, stands before it.)
 - A `;`, escaped or not, begins a segment's parameters. `without_parameters` names the resource that an upstream serves
   which drops them.
 
@@ -34,8 +35,8 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DECODED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,=:@")
 _AMBIGUOUS: Final = re.compile(
-    # Escaped slash, backslash, NUL, once or twice; a dot or a `;` twice.
-    rb"%(?:2F|5C|00|25(?:2[EeFf]|5[Cc]|00|3[Bb]))"
+    # Escaped slash, backslash, control characters, once or twice; a dot or a `;` twice.
+    rb"%(?:2F|5C|[01][0-9A-F]|7F|25(?:2[EeFf]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|3[Bb]))"
     # Bytes that UTF-8 never contains: some decoders make dots and slashes of them.
     rb"|%(?:C[01]|F[5-9A-F])"
     rb"|//|\\"

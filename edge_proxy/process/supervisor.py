@@ -53,11 +53,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
-    """A worker as the supervisor sees it."""
+    """A worker as the supervisor sees it; `routes_version` is what it was last told to read."""
 
     index: int
     process: asyncio.subprocess.Process
     writer: asyncio.StreamWriter
+    routes_version: int
     report: dict[str, Any] = field(default_factory=dict)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,13 +80,14 @@ class Supervisor:
         self._turn_away = TurnAway(self._listener, lambda: self._exposition.count("tollway_edge_turned_away_total"))
         self._is_first_start = True
         self._routes_path = settings.edge_data_dir / "routes.in-force.yaml"
+        self._routes_version = 0
         self._refused = ""
 
     async def run(self) -> None:
         """Serve until told to stop, then let every worker drain."""
         asyncio.get_running_loop().call_later(FIRST_START_SECONDS_MAX, self._end_first_start)
-        await self._take_first_routes()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        await self._take_first_routes()
         runner = await self._start_admin()
         count = self._settings.edge_workers or len(os.sched_getaffinity(0))
         keepers = [self._context.tasks.create_task(self._keep(index)) for index in range(count)]
@@ -108,6 +110,15 @@ class Supervisor:
             log.error("routes_not_copied", error=str(error))  # noqa: TRY400 - the reason says it all
             return
         for worker in self._workers.values():
+            self._tell_routes(worker)
+
+    def _tell_routes(self, worker: WorkerProcess) -> None:
+        """Have a worker read the copy again if there is a newer one.
+
+        Until a worker has reported it may not be listening for the signal, which would end it: it is told then.
+        """
+        if worker.report and worker.routes_version != self._routes_version:
+            worker.routes_version = self._routes_version
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGHUP)
 
@@ -137,6 +148,7 @@ class Supervisor:
         temporary = self._routes_path.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._routes_path)
+        self._routes_version += 1
         self._refused = ""
 
     async def _keep(self, index: int) -> None:
@@ -160,6 +172,7 @@ class Supervisor:
 
     async def _run_worker(self, index: int) -> int:
         ours, theirs = socket.socketpair()
+        routes_version = self._routes_version
         listen_fd, control_fd = self._listener.fileno(), theirs.fileno()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -171,7 +184,7 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=REPORT_BYTES_MAX)
-        worker = self._workers[index] = WorkerProcess(index, process, writer)
+        worker = self._workers[index] = WorkerProcess(index, process, writer, routes_version)
         listening = asyncio.create_task(self._listen(worker, reader))
         try:
             return await process.wait()
@@ -188,6 +201,7 @@ class Supervisor:
             while line := await reader.readline():
                 worker.report = json.loads(line)
                 worker.reported.set()
+                self._tell_routes(worker)
                 self._turn_away_or_not()
 
     def _end_first_start(self) -> None:

@@ -260,6 +260,40 @@ async def test_reload_reaches_every_worker_and_a_half_edited_file_none_not_even_
     assert {event.route_id for event in await running.backend.metering.wait_for(20)} == {"after"}
 
 
+async def test_reload_while_workers_start_ends_none_of_them_and_reaches_all(running, tmp_path):
+    path = tmp_path / "routes.yaml"
+
+    def routes(name: str) -> str:
+        return (
+            "version: 1\nupstreams: {u: {urls: ['${TOLLWAY_UPSTREAM_URL}']}}\n"
+            f"routes: [{{id: {name}, match: {{path_prefix: /}}, upstream: u}}]\n"
+        )
+
+    running.process.terminate()
+    await running.process.wait()
+    path.write_text(routes("before"))
+    running.config = path
+    await running.start()
+    for pid in (old := await running.pids()):
+        os.kill(pid, signal.SIGKILL)
+    seen, reloads = set(), 0
+    async with asyncio.timeout(60):
+        # From their first moment on, until both of them serve.
+        while len(seen) < 2 or not await running.is_ready(but_for="routes"):
+            reloads += 1
+            path.write_text(routes(f"after-{reloads}"))
+            running.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.02)
+            seen |= set(await running.pids()) - set(old)
+    assert set(await running.pids()) == seen, "a reload ended a worker that was starting"
+    async with asyncio.timeout(60):
+        served, last = 0, set()
+        while last != {f"after-{reloads}"}:
+            await asyncio.gather(*(running.get() for _ in range(20)))
+            served += 20
+            last = {event.route_id for event in (await running.backend.metering.wait_for(served))[-20:]}
+
+
 async def test_taken_port_is_one_clear_line_and_status_1(running):
     environment = running.environment() | {"TOLLWAY_EDGE_ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
     other = await asyncio.create_subprocess_exec(

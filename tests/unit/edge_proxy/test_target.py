@@ -72,6 +72,11 @@ def nginx_view(path: str) -> str:
     return "/" + "/".join(kept)
 
 
+def nginx_regex_view(path: str) -> str:
+    """A `location ~ ^/admin$`: in PCRE, as in Python's `re` and Ruby, `$` also stands before a last line feed."""
+    return nginx_view(path).removesuffix("\n")
+
+
 def express_view(path: str) -> str:
     path = path.lower()
     return path.removesuffix("/") or "/"
@@ -86,6 +91,7 @@ VIEWS = [
     pytest.param(aiohttp_view, "", id="aiohttp-unsaid"),
     pytest.param(nginx_view, "exact", id="nginx"),
     pytest.param(nginx_view, "", id="nginx-unsaid"),
+    pytest.param(nginx_regex_view, "exact", id="nginx-regex"),
     pytest.param(tomcat_view, "exact", id="tomcat"),
     pytest.param(express_view, "insensitive", id="express"),
     pytest.param(express_view, "", id="express-unsaid"),
@@ -107,7 +113,7 @@ def spellings(draw, base: str) -> str:
             spelled += draw(st.sampled_from([character] * 5 + [f"%25{ord(character):02x}"]))
         else:
             spelled += f"%{ord(character):02{'X' if how == 'upper' else 'x'}}"
-    return spelled + draw(st.sampled_from([""] * 6 + ["/", ";x", "%3Bx", ";a/b", "/.", "%2e"]))
+    return spelled + draw(st.sampled_from([""] * 6 + ["/", ";x", "%3Bx", ";a/b", "/.", "%2e", "%0a"]))
 
 
 @pytest.mark.parametrize(("view", "case"), VIEWS)
@@ -171,6 +177,7 @@ def test_spellings_have_one_form(raw, expected):
             "/%2e%2e/a",
         ),
         *("/.%2e/a", "/..;/a", "/..%3b/a", "/%252e%252e/a", "/%252fa", "/a%253Bx", "/%c0%ae/a", "/%C1%9Ca", "/%ff"),
+        *("/admin%0a", "/admin%0D%0A", "/a%09b", "/a%1f", "/a%7F", "/a%250a", "/a%257f"),
         *("/a b", "/a\x7f", "/ü", "/a#b", "/a<b", "/{a}"),
     ],
 )
