@@ -19,7 +19,6 @@ from typing import Final
 from mesh.redis import RedisUnavailable
 from services.ratelimit.counters import REFUSED, Answer, Call, Counters
 from services.ratelimit.lanes import Lane, LaneKey, Lanes
-from services.ratelimit.model import UnseededWindow
 from services.ratelimit.seeding import Seeder
 
 SEED_WAIT_SECONDS: Final = 0.03
@@ -111,25 +110,27 @@ class Rounds:
             if answer.is_final:
                 self._lanes.leave(key)
                 continue
-            task = asyncio.create_task(self._next_rounds(call, answer, self._lanes.hold(key)))
+            # Here and not in the task: until that runs, a seeding of others may end and would be asked for anew.
+            seeding = self._seeder.start(call, answer.unseeded) if answer.unseeded else None
+            task = asyncio.create_task(self._next_rounds(call, answer, self._lanes.hold(key), seeding))
             # Also where the task is cancelled before it starts.
             task.add_done_callback(partial(self._leave, key))
             again.append((number, task))
         return again
 
-    async def _next_rounds(self, call: Call, answer: Answer, lane: Lane) -> Answer:
+    async def _next_rounds(self, call: Call, answer: Answer, lane: Lane, seeding: asyncio.Task[None] | None) -> Answer:
         try:
             if answer.is_forgotten:
                 (answer,) = await self._counters.teach([call], [self._seeds_first(call)])
+                seeding = self._seeder.start(call, answer.unseeded) if answer.unseeded else None
             if answer.unseeded:
-                await self._wait_for_seed(call, answer.unseeded, lane)
+                await self._wait_for_seed(seeding, lane)
                 (answer,) = await self._counters.teach([call], [False])
         except RedisUnavailable:
             return REFUSED
         return answer
 
-    async def _wait_for_seed(self, call: Call, unseeded: Sequence[UnseededWindow], lane: Lane) -> None:
-        seeding = self._seeder.start(call, unseeded)
+    async def _wait_for_seed(self, seeding: asyncio.Task[None] | None, lane: Lane) -> None:
         if seeding is None:
             return
         if lane.gate is None:

@@ -75,17 +75,19 @@ async def test_large_bodies_flow_both_ways_with_bounded_memory(edge):
 
 
 async def test_chunked_request_is_framed_anew(edge):
-    seen = asyncio.Future()
+    seen, has_first = asyncio.Future(), asyncio.Event()
 
     async def script(head, reader, writer):
-        seen.set_result((head, await reader.readuntil(b"0\r\n\r\n")))
+        first = await reader.readuntil(b"abc\r\n")
+        has_first.set()
+        seen.set_result((head, first + await reader.readuntil(b"0\r\n\r\n")))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         return True
 
     edge.upstream.script = script
     async with edge.connection() as (reader, writer), asyncio.timeout(30):
         writer.write(post(edge, extra="Transfer-Encoding: chunked\r\n") + b"3;ext=1\r\nabc\r\n")
-        await asyncio.sleep(0.02)
+        await has_first.wait()
         writer.write(b"2\r\nde\r\n0\r\nTrailer: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         # The connection is still good for another request.

@@ -359,11 +359,10 @@ async def test_a_disk_that_was_full_heals_without_a_restart(running):
 async def test_on_a_disk_that_is_full_at_the_start_clients_get_503_at_once_and_it_heals(running):
     running.process.terminate()
     await running.process.wait()
-    command = (sys.executable, "-m", "edge_proxy")
+    # The shell sets the limit: no Python may run between fork and exec in a process that has threads.
     running.process = await asyncio.create_subprocess_exec(
-        *command,
+        *("sh", "-c", 'ulimit -S -f 0 && exec "$0" -m edge_proxy', sys.executable),
         env=running.environment(),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)),
         stdout=asyncio.subprocess.DEVNULL,
     )
     await statuses_until(running, 503)

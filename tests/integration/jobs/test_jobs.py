@@ -33,14 +33,14 @@ async def db(database: TestDatabase) -> AsyncIterator[Database]:
 
 
 @contextlib.asynccontextmanager
-async def working(db: Database, handlers: dict[str, Any], **options: Any) -> AsyncIterator[None]:
+async def working(db: Database, handlers: dict[str, Any], **options: Any) -> AsyncIterator[jobs.Worker]:
     stopping = asyncio.Event()
     worker = jobs.Worker(
         db=db, name="auth", handlers=handlers, clock=SystemClock(), ids=IDS, **{"retry": AT_ONCE, **options}
     )
     task = asyncio.create_task(worker.run(stopping))
     try:
-        yield
+        yield worker
     finally:
         stopping.set()
         await task
@@ -58,7 +58,7 @@ async def states(db: Database) -> list[str]:
         return [row["state"] for row in await tx.fetch("SELECT state FROM jobs ORDER BY job_id")]
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while True:
             result = condition()
@@ -296,9 +296,14 @@ async def test_daily_work_is_added_once_for_all_workers(db: Database) -> None:
         ran.append(job.payload["day"])
 
     daily = [jobs.Daily(kind="clean", hour=3)]
-    async with working(db, {"clean": clean}, daily=daily), working(db, {"clean": clean}, daily=daily):
+    async with (
+        working(db, {"clean": clean}, daily=daily) as one,
+        working(db, {"clean": clean}, daily=daily) as other,
+    ):
         await until(lambda: ran)
-        await asyncio.sleep(0.3)
+        for worker in (one, other):
+            await worker._keep_house_once()
+    assert await states(db) == ["done"]
     assert len(ran) == 1
 
 

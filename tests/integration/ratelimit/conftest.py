@@ -65,7 +65,7 @@ class FakeUsage:
 class Running:
     """One replica and how to call it."""
 
-    port: int
+    channel: grpc.aio.Channel
     usage: FakeUsage
     pipe: RedisPipe
     leases: EdgeLeases
@@ -75,7 +75,7 @@ class Running:
         return process_metadata(process, "ratelimit")
 
     def stub(self) -> RateLimitServiceStub:
-        return RateLimitServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
+        return RateLimitServiceStub(self.channel)
 
     async def put(self, message: pb.Policy) -> pb.Policy:
         return await self.stub().PutPolicy(pb.PutPolicyRequest(policy=message), metadata=self.metadata("billing"))
@@ -92,7 +92,7 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def replica(
-    database: TestDatabase, redis_url: str, timeout_seconds: float = 0.5, seed_wait_seconds: float = 10
+    database: TestDatabase, redis_url: str, timeout_seconds: float = 60, seed_wait_seconds: float = 60
 ) -> AsyncIterator[Running]:
     db = await Database.connect(
         tenant_dsn=database.dsn("ratelimit"), system_dsn=database.dsn("ratelimit_system"), name="ratelimit-test"
@@ -105,8 +105,8 @@ async def replica(
     async with asyncio.TaskGroup() as tasks:
         seeder = Seeder(usage=usage, run=counters.teach, tasks=tasks)
         loops = [tasks.create_task(each.run()) for each in (pipe, policies, leases)]
-        await asyncio.wait_for(policies.loaded.wait(), 10)
-        await asyncio.wait_for(pipe.connected.wait(), 10)
+        await asyncio.wait_for(policies.loaded.wait(), 60)
+        await asyncio.wait_for(pipe.connected.wait(), 60)
         server = await Server.start(
             name="ratelimit",
             listen="127.0.0.1:0",
@@ -131,7 +131,8 @@ async def replica(
             clock=clock,
             ids=ids,
         )
-        yield Running(port=server.port, usage=usage, pipe=pipe, leases=leases, policies=policies)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield Running(channel=channel, usage=usage, pipe=pipe, leases=leases, policies=policies)
         await server.stop(0.1)
         await seeder.stop()
         for loop in loops:

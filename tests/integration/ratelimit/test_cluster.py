@@ -50,7 +50,7 @@ async def test_two_replicas_on_a_cluster_admit_exactly_the_limit(database: TestD
 async def until_known(other: object) -> None:
     """Waits until a replica has heard of the last policy; a cost of nothing that fits asks without taking."""
     ask = pb.Decision(organization_id=ORGANIZATIONS[-1].bytes, api_key_id=API_KEY.bytes, cost_units=1_000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             (answer,) = await other.decide([ask])  # type: ignore[attr-defined]
             if answer.verdicts[0].kind == pb.VERDICT_KIND_DENIED:

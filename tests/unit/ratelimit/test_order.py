@@ -56,16 +56,24 @@ class Line(Counters):
         self.waiting.pop(0).set_result(list(answers))
         await settled()
 
+    async def answer_in_one_read(self, *answers: Answer) -> None:
+        """Answers as many writes, of one call each, before anybody who hears it can act."""
+        for answer in answers:
+            self.waiting.pop(0).set_result([answer])
+        await settled()
+
 
 @dataclass
 class Usage:
     """Metering, which answers when it is told to."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    questions: int = 0
 
     async def billable_units(
         self, organization_id: UUID, start_time: datetime, scope: WindowScope
     ) -> dict[bytes, Decimal]:
+        self.questions += 1
         await self.gate.wait()
         return {}
 
@@ -135,6 +143,17 @@ async def test_batches_behind_a_seeding_are_decided_in_the_order_in_which_they_c
     await asked.line.answer(DECIDED)
     assert asked.line.written[5:] == [("run", ["3"]), ("run", ["4"]), ("run", ["5"])]
     assert asked.done == ["1", "2"]
+
+
+async def test_a_batch_whose_answer_comes_together_with_the_seed_asks_metering_no_second_time(asked: Asked) -> None:
+    asked.usage.gate.set()
+    await asked.ask(ORGANIZATION, name=1)
+    await asked.ask(ORGANIZATION, name=2)
+    await asked.line.answer(UNSEEDED)
+    assert asked.line.written[2:] == [("teach", ["seed"])]
+    await asked.line.answer_in_one_read(UNSEEDED, DECIDED)
+    assert asked.usage.questions == 1
+    assert asked.line.written[3:] == [("teach", ["1"]), ("teach", ["2"])]
 
 
 async def test_another_organization_does_not_wait_behind_a_seeding(asked: Asked) -> None:
