@@ -42,7 +42,7 @@ async def test_downloads_that_are_aborted_leave_nothing_behind(edge):
     edge.upstream.script = flood
     request = f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode()
     for _ in range(20):
-        async with edge.connection() as (_, writer), asyncio.timeout(10):
+        async with edge.connection() as (_, writer), asyncio.timeout(120):
             writer.transport.pause_reading()
             writer.write(request)
             # The edge waits for the client, and the upstream's bytes wait in the edge.
@@ -58,7 +58,7 @@ async def test_an_exchange_holds_a_bounded_part_of_its_answer(edge):
     edge.upstream.script = flood
     request = f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode()
     highest = 0
-    async with edge.connection() as (reader, writer), asyncio.timeout(20):
+    async with edge.connection() as (reader, writer), asyncio.timeout(120):
         writer.write(request)
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(200):
@@ -78,7 +78,7 @@ async def test_upstreams_that_break_off_leave_nothing_behind(edge):
 
     edge.upstream.script = break_off
     for _ in range(20):
-        async with edge.connection() as (reader, writer), asyncio.timeout(10):
+        async with edge.connection() as (reader, writer), asyncio.timeout(120):
             writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await reader.readexactly(100_000_000)

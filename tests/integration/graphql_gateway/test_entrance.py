@@ -274,10 +274,11 @@ async def test_an_upgrade_is_refused_and_what_follows_it_is_bounded(
         )
         assert (await wire.answer())[0] == 405
         with contextlib.suppress(ConnectionError):
-            for _ in range(200):
+            for _ in range(2_000):
                 await wire.send(b"\x81\x7f" + b"\xff" * 65_536)
         assert b" 101 " not in await wire.rest()
-    assert psutil.Process().memory_info().rss - before < 20 * MEGABYTE
+    # Had all 130 MB been kept, far more than what this process's own buffers take.
+    assert psutil.Process().memory_info().rss - before < 60 * MEGABYTE
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,13 @@ def test_a_child_of_a_parent_that_is_gone_ends_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(os, "setpgid", lambda *_: None)
+    # The test runs in this process, and a umask that stays closes the folders of every test after it.
+    masks = []
+    monkeypatch.setattr(os, "umask", masks.append)
     monkeypatch.setattr("cli.stack.process._LIBC", type("Libc", (), {"prctl": staticmethod(lambda *_: 0)}))
     prepare()
     assert left == [1]
+    assert masks == [0o077]
 
 
 class FakeStack:
