@@ -7,9 +7,11 @@ because a grant never replaces one with a higher version. A record whose state i
 its version, is no longer known.
 
 The log is bounded: above `LOG_BYTES_MAX` whoever appends folds it into the snapshot. Each new snapshot takes the log's
-newer records in and ends with an empty log; the snapshot is on the disk before the log is cut. Where a worker has a
-grant that another one has forgotten at the same version, the snapshot goes without it: that costs a question and can
-never serve a revoked key. A lock file keeps the workers apart. A record is found by its marker and checked by its
+newer records in and ends with an empty log; the snapshot is on the disk before the log is cut. The worker that writes it
+may be behind the others for long, so a new snapshot also keeps what was newer in the one before. That one is read only
+where somebody else has written it; otherwise the writer remembers what was newer than its own grants. Where a worker
+has a grant that another one has forgotten at the same version, the snapshot goes without it: that costs a question and
+can never serve a revoked key. A lock file keeps the workers apart. A record is found by its marker and checked by its
 CRC-32, so that one that was torn by a crash hides neither those before nor those behind it.
 
 All functions block; they run in a thread.
@@ -23,7 +25,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +52,9 @@ class KeyFiles:
         self._snapshot_path = folder / "keys.snapshot"
         self._log_path = folder / "keys.log"
         self._lock_path = folder / "keys.lock"
+        # What stands in the snapshot that this object wrote and is newer than what it was given; which file that is.
+        self._newer: list[auth.KeyGrant] = []
+        self._written: tuple[int, int] | None = None
 
     def load(self) -> list[auth.KeyGrant] | None:
         """Return what is known, or None where there is nothing that can be trusted.
@@ -59,7 +64,7 @@ class KeyFiles:
         """
         with self._locked():
             stored = snapshot.read(self._snapshot_path)
-            return None if stored is None else self._merged(stored)
+            return None if stored is None else _merged({grant.digest: grant for grant in stored}, self._changes())
 
     def append(self, grants: Iterable[auth.KeyGrant]) -> None:
         """Add changes; they are on the disk when this returns.
@@ -92,9 +97,11 @@ class KeyFiles:
             self._replace(grants)
 
     def _replace(self, grants: Iterable[auth.KeyGrant]) -> None:
-        snapshot.write(self._snapshot_path, self._merged(list(grants)))
-        if self._log_path.exists():
-            os.truncate(self._log_path, 0)
+        known = {grant.digest: grant for grant in grants}
+        changes = self._changes()
+        newer = [grant for grant in (*self._stored(), *changes) if _is_newer(grant, known)]
+        self._write(_merged(known, (*newer, *changes)))
+        self._newer, self._written = newer, self._identity()
 
     def _fold(self) -> None:
         stored = snapshot.read(self._snapshot_path)
@@ -102,19 +109,31 @@ class KeyFiles:
             # Changes of a snapshot that is not there restrict nothing.
             os.truncate(self._log_path, 0)
         else:
-            self._replace(stored)
+            self._write(_merged({grant.digest: grant for grant in stored}, self._changes()))
 
-    def _merged(self, grants: list[auth.KeyGrant]) -> list[auth.KeyGrant]:
+    def _write(self, grants: list[auth.KeyGrant]) -> None:
+        snapshot.write(self._snapshot_path, grants)
+        if self._log_path.exists():
+            os.truncate(self._log_path, 0)
+
+    def _stored(self) -> list[auth.KeyGrant]:
+        """Return the snapshot's grants; of one that this object wrote, only those that were newer than its own."""
+        if self._written is not None and self._written == self._identity():
+            return self._newer
+        return snapshot.read(self._snapshot_path) or []
+
+    def _identity(self) -> tuple[int, int] | None:
         try:
-            content = self._log_path.read_bytes()
+            status = self._snapshot_path.stat()
         except FileNotFoundError:
-            return grants
-        known = {grant.digest: grant for grant in grants}
-        for grant in _records(content):
-            held = known.get(grant.digest)
-            if held is None or held.version <= grant.version:
-                known[grant.digest] = grant
-        return [grant for grant in known.values() if grant.state != auth.KEY_STATE_UNSPECIFIED]
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _changes(self) -> list[auth.KeyGrant]:
+        try:
+            return list(_records(self._log_path.read_bytes()))
+        except FileNotFoundError:
+            return []
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -125,6 +144,21 @@ class KeyFiles:
         finally:
             # Closing gives the lock back.
             os.close(descriptor)
+
+
+def _is_newer(grant: auth.KeyGrant, known: Mapping[bytes, auth.KeyGrant]) -> bool:
+    """Tell whether a grant of a key that is known stands over what is known of it."""
+    held = known.get(grant.digest)
+    return held is not None and held.version < grant.version
+
+
+def _merged(known: dict[bytes, auth.KeyGrant], changes: Iterable[auth.KeyGrant]) -> list[auth.KeyGrant]:
+    """Put changes over what is known, which is consumed, and leave out what is no longer to be used."""
+    for grant in changes:
+        held = known.get(grant.digest)
+        if held is None or held.version <= grant.version:
+            known[grant.digest] = grant
+    return [grant for grant in known.values() if grant.state != auth.KEY_STATE_UNSPECIFIED]
 
 
 def _lock(descriptor: int) -> None:

@@ -10,6 +10,9 @@ metering service delays nobody for long but may let requests past a quota. The q
 pauses while metering is away, and raises the counters when it is answered. A counter is raised to the larger of the two
 figures, never to their sum: what was counted since the flush is in metering as well, except for the last moments that
 are still on their way there. Those, and only those, are given away.
+
+**A policy that is replaced meanwhile.** A question is about the windows of one policy. Where Redis has decided by a newer
+one, the question ends unanswered: the marks are still missing, so the next call asks again, by the policy in force.
 """
 
 from __future__ import annotations
@@ -95,6 +98,7 @@ class Seeder:
         self._run = run
         self._tasks = tasks
         self._wishes: dict[bytes, set[_Wish]] = {}
+        self._versions: dict[bytes, int] = {}
         self._running: dict[bytes, asyncio.Task[None]] = {}
 
     def is_running(self, organization_id: bytes) -> bool:
@@ -105,12 +109,16 @@ class Seeder:
         """Start rebuilding counters, or add them to what is running; None where too much is running."""
         organization_id = call.layout.policy.organization_id.bytes
         wishes = {_Wish(window=each.window, name=call.key_name(each.key)) for each in unseeded}
+        version = call.layout.policy.version
         if organization_id in self._running:
-            self._wishes[organization_id] |= wishes
+            # Windows are known by their place in a policy, so those of another version would name others.
+            if self._versions[organization_id] == version:
+                self._wishes[organization_id] |= wishes
             return self._running[organization_id]
         if len(self._running) >= SEEDINGS_MAX:
             return None
         self._wishes[organization_id] = wishes
+        self._versions[organization_id] = version
         task = self._tasks.create_task(self._seed(call))
         self._running[organization_id] = task
         return task
@@ -129,7 +137,9 @@ class Seeder:
             while self._wishes[organization_id]:
                 wishes = frozenset(self._wishes[organization_id])
                 try:
-                    await self._seed_once(call, wishes)
+                    if not await self._seed_once(call, wishes):
+                        _SEEDINGS.labels("outdated").inc()
+                        return
                     self._wishes[organization_id] -= wishes
                     _SEEDINGS.labels("done").inc()
                 except (UsageUnavailable, RedisUnavailable) as error:
@@ -138,9 +148,10 @@ class Seeder:
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(2 * pause_seconds, RETRY_PAUSE_SECONDS_MAX)
         finally:
-            del self._running[organization_id], self._wishes[organization_id]
+            del self._running[organization_id], self._wishes[organization_id], self._versions[organization_id]
 
-    async def _seed_once(self, call: Call, wishes: frozenset[_Wish]) -> None:
+    async def _seed_once(self, call: Call, wishes: frozenset[_Wish]) -> bool:
+        """Raise the counters; return False where the policy is no longer the one in force."""
         layout, instant = call.layout, call.instant
         seeding = Call(layout, test_mode=False, instant=instant)
         known: dict[tuple[WindowKind, WindowScope], dict[bytes, Decimal]] = {}
@@ -162,5 +173,8 @@ class Seeder:
                 ),
             )
         (answer,) = await self._run([seeding], [False])
+        if answer.is_outdated:
+            return False
         if answer.records is None:
             raise RedisUnavailable("the seed was refused")
+        return True

@@ -168,7 +168,7 @@ async def lift_limits(stack: Stack, organization: Mapping[str, Any], limit: int 
         period_seconds=60,
         scope=ratelimit.WINDOW_SCOPE_ORGANIZATION,
     )
-    policy = ratelimit.Policy(organization_id=organization["id"], version=2**60, windows=[window])
+    policy = ratelimit.Policy(organization_id=organization["id"], version=2**52, windows=[window])
     clients = Clients(settings, process="cli")
     try:
         await clients.ratelimit.PutPolicy(ratelimit.PutPolicyRequest(policy=policy))

@@ -18,7 +18,7 @@ from contract.windows import WindowScope
 from mesh.clock import ManualClock
 from mesh.redis import RedisUnavailable
 from services.ratelimit.clients import MeteringUsage
-from services.ratelimit.counters import Answer, Call, Counters
+from services.ratelimit.counters import OUTDATED, Answer, Call, Counters
 from services.ratelimit.decisions import DecisionService
 from services.ratelimit.model import UnseededWindow
 from services.ratelimit.policies import Policies
@@ -110,6 +110,33 @@ async def test_a_question_that_fails_is_asked_again(tasks: asyncio.TaskGroup, mo
     await task
     assert len(usage.asked) == 4
     assert len(redis.calls) == 2
+
+
+async def test_seeding_under_a_policy_that_was_replaced_ends_so_that_the_next_call_asks_again(
+    tasks: asyncio.TaskGroup,
+) -> None:
+    redis, usage = Redis(), Usage()
+    usage.gate.set()
+    redis.answers = [OUTDATED]
+    seeder = Seeder(usage=usage, run=redis.run, tasks=tasks)
+    task = seeder.start(call(), [UnseededWindow(key=1, window=2)])
+    assert task is not None
+    await asyncio.wait_for(task, 10)
+    assert not seeder.is_running(ORGANIZATION.bytes)
+    assert len(usage.asked) == 1
+
+
+async def test_windows_of_another_policy_are_not_mixed_into_a_question_under_way(tasks: asyncio.TaskGroup) -> None:
+    redis, usage = Redis(), Usage()
+    seeder = Seeder(usage=usage, run=redis.run, tasks=tasks)
+    task = seeder.start(call(), [UnseededWindow(key=1, window=2)])
+    newer = lay_out(policy(bucket(10), bucket(20, name="other"), month(100), version=2))
+    later = Call(newer, test_mode=False, instant=calendar_instant(NOW))
+    assert seeder.start(later, [UnseededWindow(key=1, window=3)]) is task
+    usage.gate.set()
+    assert task is not None
+    await task
+    assert len(redis.calls) == 1
 
 
 def deciding(
