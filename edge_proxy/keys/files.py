@@ -7,12 +7,12 @@ because a grant never replaces one with a higher version. A record whose state i
 its version, is no longer known.
 
 The log is bounded: above `LOG_BYTES_MAX` whoever appends folds it into the snapshot. Each new snapshot takes the log's
-newer records in and ends with an empty log; the snapshot is on the disk before the log is cut. The worker that writes it
-may be behind the others for long, so a new snapshot also keeps what was newer in the one before. That one is read only
-where somebody else has written it; otherwise the writer remembers what was newer than its own grants. Where a worker
-has a grant that another one has forgotten at the same version, the snapshot goes without it: that costs a question and
-can never serve a revoked key. A lock file keeps the workers apart. A record is found by its marker and checked by its
-CRC-32, so that one that was torn by a crash hides neither those before nor those behind it.
+newer records in and ends with an empty log; the snapshot is on the disk before the log is cut. The worker that writes
+it may be behind the others for long, so a new snapshot also keeps what was newer in the one before. That one is read
+only where somebody else has written it; otherwise the writer remembers what was newer than its own grants. Where a
+worker has a grant that another one has forgotten at the same version, the snapshot goes without it: that costs a
+question and can never serve a revoked key. A lock file keeps the workers apart. A record is found by its marker and
+checked by its CRC-32, so that one that was torn by a crash hides neither those before nor those behind it.
 
 All functions block; they run in a thread.
 """

@@ -13,8 +13,9 @@ believed: the topic is read once more, which the ids make harmless as long as th
 `AGE_MAX` (30 days here).
 
 **An offset that is not there** means that records were lost: beyond the end the broker lost some that were read, before
-the start it dropped some that nobody had read. Either is logged, counted and shown in health, and then the partition is
-read from what there is. That cannot count anything twice.
+the start it dropped some that nobody had read. Either is logged, counted and shown in health until this process ends,
+and then the partition is read from what there is. That cannot count anything twice. The stored position moves to where
+reading begins: kept, it would lie inside the partition once that has grown again, and what is below would be skipped.
 """
 
 from __future__ import annotations
@@ -85,8 +86,7 @@ class SeekToStored(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self.failure: Exception | None = None
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """Nothing is held back for a partition, so nothing needs saving; its alarms are its next owner's."""
-        self._lost.difference_update(partition.partition for partition in revoked)
+        """Nothing is held back for a partition, so nothing needs saving."""
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         """Seek each partition to its stored position, or to the start where there is none.
@@ -104,7 +104,6 @@ class SeekToStored(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         offset = await self._ingester.offset(source)
         start = (await self._consumer.beginning_offsets([partition]))[partition]
         end = (await self._consumer.end_offsets([partition]))[partition]
-        self._lost.discard(partition.partition)
         if offset is not None and not start <= offset <= end:
             where = "beyond_end" if offset > end else "before_start"
             self._lost.add(partition.partition)
@@ -118,7 +117,8 @@ class SeekToStored(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 start=start,
                 end=end,
             )
-            offset = None
+            await self._ingester.move_offset(source, start)
+            offset = start
         self._consumer.seek(partition, start if offset is None else offset)
         log.info("partition_assigned", source=source.name, partition=partition.partition, offset=offset)
 
@@ -139,10 +139,10 @@ class UsageConsumer:
         self._lost: set[int] = set()
 
     async def check(self) -> None:
-        """Do nothing while every partition has its stored position.
+        """Do nothing as long as every partition has had its stored position.
 
         Raises:
-            KafkaPositionsLost: At least one does not.
+            KafkaPositionsLost: At least one has not.
         """
         if self._lost:
             raise KafkaPositionsLost(f"partitions {sorted(self._lost)}")
@@ -161,7 +161,6 @@ class UsageConsumer:
         consumer = await kafka.start_consumer(self._bootstrap, client_id="metering", group_id=GROUP_ID)
         try:
             identity = await kafka.identify_topic(consumer, self._topic)
-            self._lost.clear()
             listener = SeekToStored(consumer, self._ingester, identity, self._lost)
             consumer.subscribe([self._topic], listener=listener)
             identified = time.monotonic()

@@ -156,6 +156,11 @@ class Ingester:
             position = await store.get_position(tx, source)
         return position.next_offset if position else None
 
+    async def move_offset(self, source: Source, offset: int) -> None:
+        """Move a source's position, back too: for a source that does not have its position any more."""
+        async with self._db.system() as tx:
+            await store.move_offset(tx, source, offset, self._clock.now())
+
     async def _write(
         self, tx: Connection, batches: Sequence[IngestBatch], found: _Sorted, now: datetime
     ) -> set[tuple[str, date]]:

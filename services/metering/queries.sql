@@ -30,6 +30,11 @@ ON CONFLICT (source, source_partition) DO UPDATE
 SET next_offset = excluded.next_offset, update_time = excluded.update_time
 WHERE o.next_offset < excluded.next_offset
 
+-- name: move_offset
+-- Back too: for a source that lost what its position speaks of.
+UPDATE ingest_offsets SET next_offset = $3, update_time = $4
+WHERE source = $1 AND source_partition = $2
+
 -- name: get_position
 SELECT next_offset, update_time FROM ingest_offsets WHERE source = $1 AND source_partition = $2
 

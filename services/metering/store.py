@@ -81,6 +81,11 @@ async def put_offsets(tx: Connection, offsets: Mapping[Source, int], now: dateti
         await tx.execute(QUERIES["put_offset"], source.name, source.partition, offsets[source], now)
 
 
+async def move_offset(tx: Connection, source: Source, offset: int, now: datetime) -> None:
+    """Move a recorded position, back too."""
+    await tx.execute(QUERIES["move_offset"], source.name, source.partition, offset, now)
+
+
 async def get_position(tx: Connection, source: Source) -> Position | None:
     """Return the recorded position of a source."""
     row = await tx.fetchrow(QUERIES["get_position"], source.name, source.partition)

@@ -11,8 +11,9 @@ pauses while metering is away, and raises the counters when it is answered. A co
 figures, never to their sum: what was counted since the flush is in metering as well, except for the last moments that
 are still on their way there. Those, and only those, are given away.
 
-**A policy that is replaced meanwhile.** A question is about the windows of one policy. Where Redis has decided by a newer
-one, the question ends unanswered: the marks are still missing, so the next call asks again, by the policy in force.
+**A policy that is replaced meanwhile.** A question is about the windows of one policy. Where Redis has decided by a
+newer one, the question ends unanswered: the marks are still missing, so the next call asks again, by the policy in
+force.
 """
 
 from __future__ import annotations

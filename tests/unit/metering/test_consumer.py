@@ -73,6 +73,9 @@ class Store:
     async def offset(self, source: Source) -> int | None:
         return self.offsets.get(source)
 
+    async def move_offset(self, source: Source, offset: int) -> None:
+        self.offsets[source] = offset
+
     async def apply(self, batches: Sequence[IngestBatch]) -> list[BatchResult]:
         if self.failures:
             self.failures -= 1
@@ -115,8 +118,22 @@ async def test_a_position_that_the_partition_does_not_have_is_an_alarm_and_never
     with pytest.raises(KafkaPositionsLost, match="3"):
         await consumer.check()
     assert broker.sought == [(PARTITION, 5)]
+    # Another assignment finds nothing wrong; that records were lost stays true.
     await listener.on_partitions_revoked([PARTITION])
-    await consumer.check()
+    await listener.on_partitions_assigned([PARTITION])
+    with pytest.raises(KafkaPositionsLost, match="3"):
+        await consumer.check()
+
+
+async def test_after_a_lost_position_nothing_that_comes_below_it_is_skipped() -> None:
+    broker, store = Broker(), Store()
+    store.offsets[SOURCE] = 150
+    listener = SeekToStored(broker, store, IDENTITY, set())  # type: ignore[arg-type]
+    await listener.on_partitions_assigned([PARTITION])
+    # The partition grows beyond the position that was lost before the consumer is assigned to it again.
+    broker.end = 200
+    await listener.on_partitions_assigned([PARTITION])
+    assert [offset for _, offset in broker.sought] == [5, 5]
 
 
 async def test_a_topic_that_is_replaced_under_the_consumer_starts_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
