@@ -9,7 +9,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+# What this process or machine lacks for the moment; it says nothing about the file.
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+
+
+def is_passing(error: OSError) -> bool:
+    """Tell whether a file may be readable although it cannot be read now."""
+    return error.errno in _PASSING
 
 
 class Files(Protocol):

@@ -2,7 +2,8 @@
 
 Where the bytes are not what they should be, reading goes on at the next record that checks, or at the next segment.
 What was passed over is counted in `Damage`, each byte once, however often it is read again after the sink was away, and
-the segment is noted so that it is kept for a person.
+the segment is noted so that it is kept for a person. A segment that cannot be opened for want of descriptors or memory
+is not damaged: reading stops there and is tried again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uuid import UUID
 
 import structlog
 
+from edge_proxy.usage.journal.files import is_passing
 from edge_proxy.usage.journal.format import ACKNOWLEDGED_NAME, HEADER_BYTES, decode_acknowledged, scan, segment_name
 from edge_proxy.usage.journal.segments import Damage, Place
 
@@ -62,6 +64,9 @@ class JournalReader:
         """Read up to `count_max` events from a position on.
 
         A stretch that cannot be read ends the batch, so that a journal full of rubbish holds nobody up.
+
+        Raises:
+            OSError: This process lacks what it needs to read; call again from the same position.
         """
         payloads: list[bytes] = []
         places = self._places()
@@ -73,7 +78,12 @@ class JournalReader:
                 self._report_gap(position, place)
                 position = place.base
             start = position
-            position, found = self._read_piece(place, position, count_max - len(payloads))
+            try:
+                position, found = self._read_piece(place, position, count_max - len(payloads))
+            except OSError:
+                if not payloads:
+                    raise
+                break
             payloads += found
             if not found and position > start:
                 break
@@ -105,6 +115,8 @@ class JournalReader:
             self._open(place.number)
             return os.pread(self._descriptor, wanted, HEADER_BYTES + position - place.base)
         except OSError as error:
+            if is_passing(error):
+                raise
             log.error(  # noqa: TRY400 - the reason says it all
                 "journal_segment_unreadable", journal=str(self._journal_id), segment=place.number, error=str(error)
             )

@@ -26,6 +26,7 @@ from uuid import UUID
 
 import structlog
 
+from edge_proxy.usage.journal.files import is_passing
 from edge_proxy.usage.journal.format import HEADER_BYTES, SEGMENT_SUFFIX, NotASegment, decode_header
 
 _NAME: Final = re.compile(rf"([0-9]{{16}}){re.escape(SEGMENT_SUFFIX)}")
@@ -89,6 +90,9 @@ def survey(path: Path, journal_id: UUID, acknowledged: int | None, damage: Damag
         journal_id: Whose headers are right.
         acknowledged: Up to where the sink has committed; None where that is not known.
         damage: Gets the headers that are not right.
+
+    Raises:
+        OSError: The folder cannot be read, or this process lacks what it needs to read its files.
     """
     found = [_look_at(path / name, number, journal_id) for number, name in segment_files(path)]
     places: list[Place] = []
@@ -150,6 +154,8 @@ def _look_at(path: Path, number: int, journal_id: UUID) -> _Found:
             head = file.read(HEADER_BYTES)
         size = path.stat().st_size - HEADER_BYTES
     except OSError as error:
+        if is_passing(error):
+            raise
         log.error("journal_segment_unreadable", segment=str(path), error=str(error))  # noqa: TRY400 - says it all
         return _Found(number=number, size=0, base=None)
     try:

@@ -101,6 +101,9 @@ class Sender:
                 backoff_seconds = BACKOFF_SECONDS_MIN
             except SinkUnavailable:
                 backoff_seconds = await self._back_off(backoff_seconds)
+            except OSError as error:
+                log.warning("journal_not_read_now", journal=str(self._writer.journal_id), error=str(error))
+                backoff_seconds = await self._back_off(backoff_seconds)
 
     async def _linger(self) -> None:
         if self._is_flushing.is_set():
@@ -161,7 +164,7 @@ class Sender:
             except SinkUnavailable:
                 backoff_seconds = await self._back_off(backoff_seconds)
             except OSError as error:
-                log.warning("journal_not_removed", journal=str(journal.journal_id), error=str(error))
+                log.warning("journal_not_sent_now", journal=str(journal.journal_id), error=str(error))
                 backoff_seconds = await self._back_off(backoff_seconds)
             else:
                 return
@@ -181,7 +184,13 @@ class Sender:
         in_flight: _InFlight = deque()
         try:
             while True:
-                batch = read_batch(position)
+                try:
+                    batch = read_batch(position)
+                except OSError:
+                    # What is on its way still counts, and makes room for another attempt.
+                    if not in_flight:
+                        raise
+                    batch = Batch(journal_id=self._writer.journal_id, next_position=position, payloads=[])
                 if batch.next_position == position and not in_flight:
                     return
                 if batch.next_position > position:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from uuid import UUID
 
 import pytest
@@ -123,3 +125,42 @@ async def test_two_adopters_at_once_send_everything_and_leave_nothing(tmp_path):
     for own in owns:
         own.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+async def test_a_worker_out_of_descriptors_passes_over_no_event(tmp_path, monkeypatch, is_adopted):
+    root = tmp_path / "journals"
+    payloads = [b"event-%04d" % number for number in range(40)]
+    left = JournalWriter(root, UUID(int=1), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0)
+    if is_adopted:
+        for payload in payloads:
+            await left.append(payload)
+        left.close()
+        writer = JournalWriter(root, UUID(int=2), bytes_max=1 << 20, segment_bytes_max=256, sync_interval_seconds=0)
+    else:
+        writer = left
+    opened = []
+
+    def scarce(path, *arguments, **named):
+        if str(path).endswith(".segment"):
+            opened.append(path)
+            if len(opened) % 2:
+                raise OSError(errno.EMFILE, "too many open files")
+        return real_open(path, *arguments, **named)
+
+    real_open = os.open
+    if not is_adopted:
+        for payload in payloads:
+            await writer.append(payload)
+    monkeypatch.setattr(os, "open", scarce)
+    sink = MemorySink()
+    sender = Sender(root, writer, sink)
+    task = asyncio.create_task(sender.run())
+    async with asyncio.timeout(30):
+        while len(set(sink.received)) < len(payloads):
+            await asyncio.sleep(0)
+    assert not sender.damage()
+    assert not (tmp_path / "quarantine").exists()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    writer.close()
