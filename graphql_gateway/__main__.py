@@ -9,7 +9,7 @@ from aiohttp import web
 
 from graphql_gateway.app import Gateway, build_gateway
 from graphql_gateway.config import GatewaySettings
-from graphql_gateway.entrance import EntranceSite
+from graphql_gateway.entrance.connections import EntranceSite
 from graphql_gateway.health import service_checks
 from graphql_gateway.rest.routes import services
 from mesh.clock import SystemClock

@@ -10,20 +10,20 @@ from typing import Final
 from aiohttp import web
 from google.protobuf.descriptor import ServiceDescriptor
 
-from graphql_gateway.admission import Admission
-from graphql_gateway.calls import Calls
-from graphql_gateway.channels import Channels
+from graphql_gateway.callers.admission import Admission
+from graphql_gateway.callers.identity import PrincipalReader
+from graphql_gateway.callers.sign_ins import SignIns
 from graphql_gateway.config import GatewaySettings
+from graphql_gateway.entrance.guard import Guard
 from graphql_gateway.graph.schema import build_schema
 from graphql_gateway.graph.view import GraphView
-from graphql_gateway.guard import Guard
 from graphql_gateway.health import HealthView, service_checks
-from graphql_gateway.identity import PrincipalReader
 from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
 from graphql_gateway.rest.openapi import OpenApiView
 from graphql_gateway.rest.routes import build_routes, words_of
 from graphql_gateway.rest.view import RestView
-from graphql_gateway.sign_ins import SignIns
+from graphql_gateway.rpc.calls import Calls
+from graphql_gateway.rpc.channels import Channels
 from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource

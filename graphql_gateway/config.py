@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from graphql_gateway.addresses import Network
-from graphql_gateway.admission import AdmissionLimits
-from graphql_gateway.entrance import EntranceLimits
+from graphql_gateway.callers.addresses import Network
+from graphql_gateway.callers.admission import AdmissionLimits
+from graphql_gateway.entrance.connections import EntranceLimits
 from graphql_gateway.graph.cost import QueryLimits
 from mesh.config import ProcessSettings
 

@@ -9,11 +9,11 @@ from uuid import UUID
 import strawberry
 from google.protobuf.message import Message
 
-from graphql_gateway.calls import Calls, Rpc
+from graphql_gateway.callers.scope import RequestScope
 from graphql_gateway.graph.cost import RowAllowance
 from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.relay import organization_id_from
-from graphql_gateway.scope import RequestScope
+from graphql_gateway.rpc.calls import Calls, Rpc
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)

@@ -16,15 +16,15 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.graphql import OperationType
 
 from graphql_gateway import errors, metrics
-from graphql_gateway.calls import Calls
+from graphql_gateway.callers.scope import RequestScope
+from graphql_gateway.entrance.http import SCOPE, read_json_object
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.answer import failure_answer, to_answer
 from graphql_gateway.graph.context import GraphContext
 from graphql_gateway.graph.cost import RowAllowance
 from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.schema import Schema
-from graphql_gateway.http import SCOPE, read_json_object
-from graphql_gateway.scope import RequestScope
+from graphql_gateway.rpc.calls import Calls
 from mesh.rpc.errors import FieldViolation, InvalidFields
 
 RESPONSE_TYPE: Final = "application/graphql-response+json"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from graphql_gateway.http import ROUTE
+from graphql_gateway.entrance.http import ROUTE
 from graphql_gateway.rest.fields import is_well_known
 from graphql_gateway.rest.routes import Route
 

@@ -12,8 +12,8 @@ import tollway
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
-from graphql_gateway.calls import Rpc, generic_rpc
 from graphql_gateway.rest.template import PathTemplate, compile_template
+from graphql_gateway.rpc.calls import Rpc, generic_rpc
 
 _SERVICE_MODULE_SUFFIX: Final = "_service_pb2"
 _METHODS: Final = ("get", "put", "post", "delete", "patch")

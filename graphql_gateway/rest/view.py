@@ -11,11 +11,11 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from graphql_gateway import errors
-from graphql_gateway.calls import Calls
+from graphql_gateway.entrance.http import ROUTE, SCOPE, failure_response, problem_response, read_json_object
 from graphql_gateway.failure import Failure
-from graphql_gateway.http import ROUTE, SCOPE, failure_response, problem_response, read_json_object
 from graphql_gateway.rest.message import from_message, to_message
 from graphql_gateway.rest.routes import Route
+from graphql_gateway.rpc.calls import Calls
 from mesh.rpc.errors import FieldViolation, InvalidFields
 
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"

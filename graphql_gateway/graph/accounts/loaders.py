@@ -13,10 +13,10 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-from graphql_gateway.calls import Calls
+from graphql_gateway.callers.scope import RequestScope
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.accounts.rpcs import BATCH_GET_API_KEYS, GET_API_KEY, GET_ORGANIZATION
-from graphql_gateway.scope import RequestScope
+from graphql_gateway.rpc.calls import Calls
 
 API_KEYS_AT_ONCE_MAX: Final = 100
 """The contract's bound on one `BatchGetApiKeys`."""

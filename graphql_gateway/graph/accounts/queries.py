@@ -9,13 +9,13 @@ import strawberry
 from tollway.auth.v1 import auth_service_pb2 as auth
 
 from graphql_gateway import errors
+from graphql_gateway.callers.identity import IdentityKind
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.accounts.rpcs import LIST_API_KEYS, LIST_AUDIT_ENTRIES
 from graphql_gateway.graph.accounts.types import ApiKey, AuditEntry, Organization, Viewer
 from graphql_gateway.graph.context import Info
 from graphql_gateway.graph.fields import field
 from graphql_gateway.graph.relay import Connection, Node, PageRequest, api_key_address_from, read_global_id
-from graphql_gateway.identity import IdentityKind
 
 Id = Annotated[strawberry.ID, strawberry.argument(name="id")]
 OptionalId = Annotated[strawberry.ID | None, strawberry.argument(name="id")]

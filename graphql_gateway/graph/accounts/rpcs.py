@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-from graphql_gateway.calls import Rpc, typed_rpc
+from graphql_gateway.rpc.calls import Rpc, typed_rpc
 
 _SERVICE: Final = auth.DESCRIPTOR.services_by_name["AuthService"]
 

@@ -13,11 +13,11 @@ from strawberry.scalars import JSON
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.options.v1 import access_pb2
 
+from graphql_gateway.callers.identity import Identity, IdentityKind
 from graphql_gateway.graph.context import Info
 from graphql_gateway.graph.fields import field
 from graphql_gateway.graph.relay import Node, global_id
 from graphql_gateway.graph.times import from_timestamp, optional_time
-from graphql_gateway.identity import Identity, IdentityKind
 
 
 @strawberry.enum(description="A member's role in an organization.")

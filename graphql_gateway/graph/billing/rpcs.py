@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tollway.billing.v1 import billing_service_pb2 as billing
 
-from graphql_gateway.calls import Rpc, typed_rpc
+from graphql_gateway.rpc.calls import Rpc, typed_rpc
 
 _SERVICE: Final = billing.DESCRIPTOR.services_by_name["BillingService"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
-from graphql_gateway.calls import Rpc, typed_rpc
+from graphql_gateway.rpc.calls import Rpc, typed_rpc
 
 _SERVICE: Final = ratelimit.DESCRIPTOR.services_by_name["RateLimitService"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tollway.metering.v1 import metering_service_pb2 as metering
 
-from graphql_gateway.calls import Rpc, typed_rpc
+from graphql_gateway.rpc.calls import Rpc, typed_rpc
 
 _SERVICE: Final = metering.DESCRIPTOR.services_by_name["MeteringService"]
 

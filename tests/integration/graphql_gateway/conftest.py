@@ -32,7 +32,7 @@ from tollway.ratelimit.v1.ratelimit_service_pb2_grpc import (
 
 from graphql_gateway.app import build_gateway
 from graphql_gateway.config import GatewaySettings
-from graphql_gateway.entrance import EntranceSite
+from graphql_gateway.entrance.connections import EntranceSite
 from graphql_gateway.rest.routes import services as described_services
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds

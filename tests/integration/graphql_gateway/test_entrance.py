@@ -15,7 +15,7 @@ import psutil
 import pytest
 import structlog
 
-from graphql_gateway.http import HEAD_BYTES_MAX, SECURITY_HEADERS
+from graphql_gateway.entrance.http import HEAD_BYTES_MAX, SECURITY_HEADERS
 from tests.integration.graphql_gateway.conftest import ACME, Backend, RunningGateway, StartGateway
 
 SECRET = "eyJhbGciOiJFZERTQSJ9.c2VjcmV0LXRva2Vu.c2lnbmF0dXJl"

@@ -17,10 +17,10 @@ import pytest
 from graphql import get_introspection_query
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from graphql_gateway import http
+from graphql_gateway.entrance import http
+from graphql_gateway.entrance.http import HSTS, SECURITY_HEADERS
 from graphql_gateway.graph import view
 from graphql_gateway.graph.rpcs import FIELDS
-from graphql_gateway.http import HSTS, SECURITY_HEADERS
 from mesh import observability
 from mesh.clock import ManualClock
 from tests.integration.graphql_gateway.conftest import ACME, OTHER, PASSWORD, Backend, RunningGateway, StartGateway

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_gateway.addresses import network_of
-from graphql_gateway.admission import Admission, AdmissionLimits
+from graphql_gateway.callers.addresses import network_of
+from graphql_gateway.callers.admission import Admission, AdmissionLimits
+from graphql_gateway.callers.identity import ANONYMOUS, UNCHECKED, Identity, IdentityKind
 from graphql_gateway.failure import Failure
-from graphql_gateway.identity import ANONYMOUS, UNCHECKED, Identity, IdentityKind
 from mesh.buckets import Buckets
 from mesh.clock import ManualClock
 

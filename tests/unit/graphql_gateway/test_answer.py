@@ -9,9 +9,9 @@ from graphql import GraphQLError, GraphQLSyntaxError, Source
 from strawberry.types import ExecutionResult
 
 from graphql_gateway import errors
+from graphql_gateway.entrance.http import failure_headers
 from graphql_gateway.failure import HTTP_STATUS, Failure
 from graphql_gateway.graph.answer import to_answer
-from graphql_gateway.http import failure_headers
 from mesh.rpc.errors import STATUS_METADATA_KEY, FieldViolation, InvalidFields, NotFound, RpcError, Unauthenticated
 
 SECRET = "password=hunter2 at /srv/tollway.py"

@@ -12,15 +12,15 @@ import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.billing.v1 import billing_service_pb2 as billing
 
-from graphql_gateway.admission import Admission, AdmissionLimits
-from graphql_gateway.calls import RPC_TIMEOUT_SECONDS, Calls, typed_rpc
+from graphql_gateway.callers.admission import Admission, AdmissionLimits
+from graphql_gateway.callers.identity import ANONYMOUS, REFUSED
+from graphql_gateway.callers.scope import RequestScope
+from graphql_gateway.callers.sign_ins import SignIns
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.accounts.rpcs import CREATE_API_KEY, CREATE_SESSION, GET_ORGANIZATION
 from graphql_gateway.graph.billing.rpcs import LIST_PLANS
 from graphql_gateway.health import HealthView
-from graphql_gateway.identity import ANONYMOUS, REFUSED
-from graphql_gateway.scope import RequestScope
-from graphql_gateway.sign_ins import SignIns
+from graphql_gateway.rpc.calls import RPC_TIMEOUT_SECONDS, Calls, typed_rpc
 from mesh.clock import ManualClock
 from mesh.ids import SequenceIds
 

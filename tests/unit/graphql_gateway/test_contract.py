@@ -10,10 +10,10 @@ import tollway
 from graphql import build_schema as parse_schema
 from tollway.options.v1 import access_pb2
 
-from graphql_gateway.calls import access_of
 from graphql_gateway.graph.rpcs import FIELDS
 from graphql_gateway.graph.schema import schema_text
 from graphql_gateway.rest.routes import build_routes, services
+from graphql_gateway.rpc.calls import access_of
 
 ROOT = Path(__file__).parents[3]
 PUBLIC_CALLERS = {access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT, access_pb2.CALLER_ANYONE}

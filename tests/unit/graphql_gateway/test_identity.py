@@ -10,10 +10,10 @@ import jwt
 import pytest
 from tollway.options.v1 import access_pb2
 
-from graphql_gateway import identity as identities
-from graphql_gateway.addresses import HOPS_MAX, client_address
+from graphql_gateway.callers import identity as identities
+from graphql_gateway.callers.addresses import HOPS_MAX, client_address
+from graphql_gateway.callers.identity import ANONYMOUS, REFUSED, UNCHECKED, Identity, IdentityKind, identify
 from graphql_gateway.failure import Failure
-from graphql_gateway.identity import ANONYMOUS, REFUSED, UNCHECKED, Identity, IdentityKind, identify
 from mesh.rpc.access import CredentialsInvalid, Principal, PrincipalKind, VerifierUnavailable
 
 ORGANIZATION = UUID(int=7)

@@ -15,6 +15,8 @@ from tollway.metering.v1 import metering_service_pb2 as metering
 from tollway.options.v1 import access_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from graphql_gateway.callers.identity import Identity, IdentityKind
+from graphql_gateway.callers.scope import RequestScope
 from graphql_gateway.failure import Failure
 from graphql_gateway.graph.accounts.loaders import API_KEYS_AT_ONCE_MAX
 from graphql_gateway.graph.answer import to_answer
@@ -24,8 +26,6 @@ from graphql_gateway.graph.loaders import Loaders
 from graphql_gateway.graph.relay import global_id
 from graphql_gateway.graph.scalars import SCALARS, Decimal, Int64
 from graphql_gateway.graph.schema import build_schema
-from graphql_gateway.identity import Identity, IdentityKind
-from graphql_gateway.scope import RequestScope
 
 ROWS_MAX = 100
 ORGANIZATION, OTHER, KEY = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_gateway import sign_ins as module
-from graphql_gateway.admission import AdmissionLimits
+from graphql_gateway.callers import sign_ins as module
+from graphql_gateway.callers.admission import AdmissionLimits
+from graphql_gateway.callers.sign_ins import FAILURE_REMEMBERED_SECONDS, SignIns
 from graphql_gateway.failure import Failure
-from graphql_gateway.sign_ins import FAILURE_REMEMBERED_SECONDS, SignIns
 from mesh.clock import ManualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

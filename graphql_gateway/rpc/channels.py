@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 
-from graphql_gateway.calls import service_name
+from graphql_gateway.rpc.calls import service_name
 from mesh.config import ProcessSettings
 from mesh.rpc.client import open_channel, request_metadata
 from mesh.rpc.tls import channel_credentials

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from graphql_gateway.addresses import network_of
-from graphql_gateway.admission import AdmissionLimits, refusal, take_or_refuse
+from graphql_gateway.callers.addresses import network_of
+from graphql_gateway.callers.admission import AdmissionLimits, refusal, take_or_refuse
 from mesh.buckets import Buckets
 
 FAILURE_REMEMBERED_SECONDS: Final = 900.0

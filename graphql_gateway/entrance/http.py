@@ -11,8 +11,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from graphql_gateway import errors
+from graphql_gateway.callers.scope import RequestScope
 from graphql_gateway.failure import Failure
-from graphql_gateway.scope import RequestScope
 from graphql_gateway.text import check_json
 from mesh.rpc.errors import InternalError
 

@@ -20,10 +20,11 @@ from aiohttp.typedefs import Handler, Middleware
 from opentelemetry import trace
 
 from graphql_gateway import errors, metrics
-from graphql_gateway.addresses import Network, client_address
-from graphql_gateway.admission import Admission
-from graphql_gateway.failure import Failure
-from graphql_gateway.http import (
+from graphql_gateway.callers.addresses import Network, client_address
+from graphql_gateway.callers.admission import Admission
+from graphql_gateway.callers.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
+from graphql_gateway.callers.scope import RequestScope
+from graphql_gateway.entrance.http import (
     HEAD_BYTES_MAX,
     REQUEST_ID_HEADER,
     ROUTE,
@@ -32,8 +33,7 @@ from graphql_gateway.http import (
     fixed_headers,
     problem_response,
 )
-from graphql_gateway.identity import ANONYMOUS, REFUSED, Identity, PrincipalReader, identify
-from graphql_gateway.scope import RequestScope
+from graphql_gateway.failure import Failure
 from graphql_gateway.traces import frames_of
 from mesh.ids import IdSource
 from mesh.observability import TRACEPARENT, span

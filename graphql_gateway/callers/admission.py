@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphql_gateway import errors, metrics
-from graphql_gateway.addresses import network_of
+from graphql_gateway.callers.addresses import network_of
+from graphql_gateway.callers.identity import Identity
 from graphql_gateway.failure import Failure
-from graphql_gateway.identity import Identity
 from mesh.buckets import Buckets
 
 SECONDS_PER_DAY: Final = 86_400.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from graphql_gateway.identity import Identity
+from graphql_gateway.callers.identity import Identity
 
 
 @dataclass(slots=True, kw_only=True)

@@ -27,9 +27,8 @@ import structlog
 from aiohttp import http_exceptions, web
 
 from graphql_gateway import errors, metrics
-from graphql_gateway.addresses import Network, is_trusted, network_of
-from graphql_gateway.failure import Failure
-from graphql_gateway.http import (
+from graphql_gateway.callers.addresses import Network, is_trusted, network_of
+from graphql_gateway.entrance.http import (
     HEAD_BYTES_MAX,
     REQUEST_ID_HEADER,
     failure_of,
@@ -37,6 +36,7 @@ from graphql_gateway.http import (
     problem_bytes,
     problem_response,
 )
+from graphql_gateway.failure import Failure
 from graphql_gateway.traces import frames_of
 from mesh.ids import IdSource
 from mesh.rpc.errors import InternalError, RpcError

@@ -25,11 +25,11 @@ from google.protobuf.message_factory import GetMessageClass
 from tollway.options.v1 import access_pb2
 
 from graphql_gateway import errors, metrics
-from graphql_gateway.admission import Admission
+from graphql_gateway.callers.admission import Admission
+from graphql_gateway.callers.identity import IdentityKind
+from graphql_gateway.callers.scope import RequestScope
+from graphql_gateway.callers.sign_ins import Attempt, SignIns
 from graphql_gateway.failure import Failure
-from graphql_gateway.identity import IdentityKind
-from graphql_gateway.scope import RequestScope
-from graphql_gateway.sign_ins import Attempt, SignIns
 from graphql_gateway.text import check_message
 from mesh.ids import IdSource
 from mesh.rpc.access import CredentialsInvalid

@@ -1,0 +1,1 @@
+"""Who calls, from where, and how much of the gateway they may use."""
