@@ -19,6 +19,7 @@ import os
 import pwd
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,16 @@ def choose_user() -> RunAs:
         f"PostgreSQL refuses to run as root and this machine has no user {' or '.join(USER_NAMES)}: "
         "run as another user, or set TOLLWAY_POSTGRES_ADMIN_DSN to an external server"
     )
+
+
+def stop_process(process: subprocess.Popen[bytes], seconds_max: float) -> None:
+    """Ask a process to end and wait for that; kill it when the time is over."""
+    process.terminate()
+    try:
+        process.wait(seconds_max)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def tail(path: Path, line_count: int) -> list[str]:

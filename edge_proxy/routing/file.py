@@ -94,10 +94,7 @@ class MatchEntry(_Strict):
     @field_validator("methods")
     @classmethod
     def _methods_can_be(cls, methods: list[str]) -> list[str]:
-        for method in methods:
-            if method not in METHODS:
-                raise ValueError(f"no request can have the method {method!r}; methods are upper-case")
-        return _each_once(methods)
+        return _known_methods(methods)
 
     @field_validator("path", "path_prefix")
     @classmethod
@@ -161,10 +158,7 @@ class CorsEntry(_Strict):
     @field_validator("methods")
     @classmethod
     def _methods_can_be(cls, methods: list[str]) -> list[str]:
-        for method in methods:
-            if method not in METHODS:
-                raise ValueError(f"no request can have the method {method!r}; methods are upper-case")
-        return _each_once(methods)
+        return _known_methods(methods)
 
     @model_validator(mode="after")
     def _credentials_need_named_origins(self) -> CorsEntry:
@@ -300,6 +294,13 @@ def _normal_segment(segment: str) -> str:
     if not is_plain:
         raise ValueError(f"{segment!r} has a `;`, which begins parameters and never belongs to a route's path")
     return normal[1:]
+
+
+def _known_methods(methods: list[str]) -> list[str]:
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"no request can have the method {method!r}; methods are upper-case")
+    return _each_once(methods)
 
 
 def _each_once(values: list[str]) -> list[str]:

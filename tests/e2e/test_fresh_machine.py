@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import aiohttp
 import psutil
 import pytest
 
@@ -14,21 +11,9 @@ from tests.support.stack import PATIENT, running_stack
 pytestmark = pytest.mark.timeout(600)
 
 
-def ask_edge(stack):
-    async def ask():
-        headers = {"X-API-Key": stack.organization("starter")["api_key"]}
-        async with (
-            aiohttp.ClientSession() as http,
-            http.get(stack.file["edge"]["url"] + "/echo", headers=headers) as answer,
-        ):
-            return answer.status, answer.headers["X-RateLimit-Remaining"]
-
-    return asyncio.run(ask())
-
-
 def test_the_stack_limits_a_request_with_the_redis_that_its_environment_keeps(stack_folder, tmp_path):
     with running_stack(stack_folder, "--workers", "1", environment={**PATIENT, "PATH": str(tmp_path)}) as stack:
         (pid,) = stack.file["pids"]["redis"]
         assert psutil.Process(pid).exe() == str(redis_program.kept_program().resolve())
-        assert ask_edge(stack) == (200, "59")
+        assert stack.ask_edge() == (200, "59")
         assert stack.stop() == 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from cli.stack.servers import redis_program
@@ -59,18 +57,6 @@ def installed(wheel):
         yield folder
 
 
-def ask_edge(stack):
-    async def ask():
-        headers = {"X-API-Key": stack.organization("starter")["api_key"]}
-        async with (
-            aiohttp.ClientSession() as http,
-            http.get(stack.file["edge"]["url"] + "/echo", headers=headers) as answer,
-        ):
-            return answer.status, answer.headers["X-RateLimit-Remaining"]
-
-    return asyncio.run(ask())
-
-
 def test_tollway_up_serves_a_request_from_an_empty_folder(installed):
     folder = installed / "empty"
     folder.mkdir()
@@ -86,7 +72,7 @@ def test_tollway_up_serves_a_request_from_an_empty_folder(installed):
     command = [str(installed / "environment" / "bin" / "tollway")]
     with running_stack(folder / "var", "--workers", "1", environment=environment, command=command, cwd=folder) as stack:
         assert "fetching Redis" in stack.output.read_text()
-        assert ask_edge(stack) == (200, "59")
+        assert stack.ask_edge() == (200, "59")
         for pids in stack.file["pids"].values():
             for pid in pids:
                 assert not Path(f"/proc/{pid}/cwd").readlink().is_relative_to(ROOT)

@@ -56,6 +56,19 @@ class Stack:
         """Returns the seeded organization on a plan."""
         return next(o for o in self.file["organizations"] if o["plan"] == plan)
 
+    def ask_edge(self) -> tuple[int, str]:
+        """Send one request to the edge; return its status and what the limiter says is left."""
+
+        async def ask() -> tuple[int, str]:
+            headers = {"X-API-Key": self.organization("starter")["api_key"]}
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(self.file["edge"]["url"] + "/echo", headers=headers) as answer,
+            ):
+                return answer.status, answer.headers["X-RateLimit-Remaining"]
+
+        return asyncio.run(ask())
+
     def stop(self) -> int:
         """Presses Ctrl-C and returns the exit status."""
         self.process.send_signal(signal.SIGINT)

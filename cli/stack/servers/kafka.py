@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK, is_free
-from cli.stack.process import die_with_parent, last_line, open_log
+from cli.stack.process import die_with_parent, last_line, open_log, stop_process
 
 KAFKA_VERSION: Final = "4.1.1"
 SLF4J_VERSION: Final = "1.7.36"
@@ -60,12 +60,7 @@ class RunningKafka:
 
     def stop(self) -> None:
         """Stop it and wait for its end."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop_process(self.process, STOP_SECONDS_MAX)
 
 
 def start_kafka(*, folder: Path, port: int, controller_port: int, log_path: Path) -> RunningKafka:

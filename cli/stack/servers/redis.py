@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cli.stack import StackError
 from cli.stack.ports import LOOPBACK
-from cli.stack.process import die_with_parent, last_line, open_log
+from cli.stack.process import die_with_parent, last_line, open_log, stop_process
 from cli.stack.servers.redis_program import find_program
 
 START_SECONDS_MAX = 30.0
@@ -39,12 +39,7 @@ class RunningRedis:
 
     def stop(self) -> None:
         """Stop it and wait for its end; SIGTERM makes it write what is left."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop_process(self.process, STOP_SECONDS_MAX)
 
 
 def start_redis(

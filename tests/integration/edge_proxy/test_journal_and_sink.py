@@ -71,17 +71,22 @@ async def test_full_journal_refuses_requests_rather_than_losing_events(surroundi
     await edge.stop()
 
 
-async def test_what_a_dead_worker_left_is_adopted_and_sent(surroundings):
-    edge = surroundings
+async def leave_journal(edge):
+    """Leave a journal with five events, as after a SIGKILL: nothing is flushed, the kernel lets go of the lock."""
     edge.backend.metering.fail = True
     await edge.start()
     await edge.until(lambda: edge.worker._limiter.is_healthy and edge.worker._watch.is_connected)
     for _ in range(5):
         assert (await edge.request("/x")).status == 200
     left = edge.worker._journal.path
-    # As after a SIGKILL: nothing is flushed, the kernel lets go of the lock, the last record may be torn.
     edge.worker._sender.flush = lambda _seconds: asyncio.sleep(0)
     await edge.stop()
+    return left
+
+
+async def test_what_a_dead_worker_left_is_adopted_and_sent(surroundings):
+    edge = surroundings
+    left = await leave_journal(edge)
     segment = left / segment_name(1)
     segment.write_bytes(segment.read_bytes() + b"\x40\x00\x00\x00torn")
     edge.backend.metering.fail = False
@@ -127,14 +132,7 @@ async def test_full_disk_resets_what_it_cost_refuses_the_rest_at_once_and_heals_
 
 async def test_damage_in_a_left_journal_degrades_health_and_is_counted(surroundings):
     edge = surroundings
-    edge.backend.metering.fail = True
-    await edge.start()
-    await edge.until(lambda: edge.worker._limiter.is_healthy and edge.worker._watch.is_connected)
-    for _ in range(5):
-        assert (await edge.request("/x")).status == 200
-    left = edge.worker._journal.path
-    edge.worker._sender.flush = lambda _seconds: asyncio.sleep(0)
-    await edge.stop()
+    left = await leave_journal(edge)
     segment = left / segment_name(1)
     content = bytearray(segment.read_bytes())
     content[HEADER_BYTES + 20] ^= 1
