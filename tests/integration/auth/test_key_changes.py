@@ -196,7 +196,7 @@ async def test_a_stream_that_is_closed_while_its_snapshot_is_read_says_so(
             await call.read()
 
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(read_to_the_end(), 5)
+        await asyncio.wait_for(read_to_the_end(), 60)
     assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
 
 

@@ -83,7 +83,7 @@ async def test_a_wrong_environment_is_told_completely(database: TestDatabase, se
     variables[data_keys] = "1:short"
     del variables["TOLLWAY_PROCESS_KEY"]
     process = await start(variables, service)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     lines = errors.decode().splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == [data_keys, "TOLLWAY_PROCESS_KEY"]

@@ -178,7 +178,7 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -333,7 +333,7 @@ async def test_the_daily_clean_up_may_do_what_it_does(billing: RunningBilling) -
     billing.clock.advance(2 * 86_400)
     async with billing.db.system() as tx:
         await jobs.enqueue(tx, CLEAN_UP, {}, job_id=IDS.uuid7())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with billing.db.system() as tx:
                 if not await tx.fetchval("SELECT count(*) FROM idempotency_keys"):

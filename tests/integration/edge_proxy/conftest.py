@@ -144,7 +144,7 @@ class Edge:
         """Send bytes, return everything until the edge closes the connection."""
         async with self.connection() as (reader, writer):
             writer.write(data)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
 
     async def request(

@@ -104,7 +104,7 @@ async def test_an_upstream_that_does_not_read_the_body_is_504_in_time(surroundin
     # More than the buffers of both sockets take.
     size = 32 << 20
     head = f"POST /quick HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\nContent-Length: {size}\r\n\r\n"
-    async with edge.connection() as (reader, writer), asyncio.timeout(10):
+    async with edge.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(head.encode() + b"x" * size)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 504")
     (event,) = await edge.events(1)
@@ -126,7 +126,7 @@ async def test_a_client_that_drips_its_body_holds_the_upstream_for_the_routes_to
         return False
 
     edge.upstream.script = read_all
-    async with edge.connection() as (reader, writer), asyncio.timeout(10):
+    async with edge.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(head.encode())
 
         async def drip():
@@ -156,7 +156,7 @@ async def test_an_upstream_that_drips_its_answer_is_cut_at_the_routes_total_time
         return False
 
     edge.upstream.script = drip
-    async with edge.connection() as (reader, writer), asyncio.timeout(10):
+    async with edge.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(f"GET /quick HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         with pytest.raises(ConnectionResetError):
             await reader.readexactly(100_000)

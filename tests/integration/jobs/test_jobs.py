@@ -96,7 +96,7 @@ async def test_a_commit_wakes_the_worker_before_it_polls(db: Database, monkeypat
     async def greet(job: jobs.Job) -> None:
         seen.append(job.job_id)
 
-    async with working(db, {"greet": greet}), asyncio.timeout(10):
+    async with working(db, {"greet": greet}), asyncio.timeout(60):
         # The first ones may come before the worker listens; without notices none would be done within a minute.
         await add(db)
         while len(seen) < 2:

@@ -102,7 +102,7 @@ async def test_two_replicas_on_a_redis_that_hung_admit_no_more_than_the_limit(
     assert [kinds(answer) for (answer,) in hung] == [[UNAVAILABLE] * 10] * 2
     admitted = 0
     for each in two:
-        await asyncio.wait_for(each.pipe.connected.wait(), 10)
+        await asyncio.wait_for(each.pipe.connected.wait(), 60)
     for each in two:
         for answer in await each.decide(*[[decision()] * 10 for _ in range(LIMIT // 10)]):
             admitted += kinds(answer).count(A)
@@ -126,7 +126,7 @@ async def test_a_redis_that_is_loading_is_away_until_it_has_loaded() -> None:
     with pytest.raises(RedisUnavailable):
         await pipe.ping()
     is_loading = False
-    await asyncio.wait_for(pipe.connected.wait(), 10)
+    await asyncio.wait_for(pipe.connected.wait(), 60)
     await pipe.ping()
     # It is restarted behind the same connection, as a proxy would do it.
     is_loading = True

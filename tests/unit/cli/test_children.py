@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -115,13 +116,13 @@ def test_children_end_with_a_supervisor_that_is_killed():
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True)
     grandchild = int(supervisor.stdout.readline())
     assert stack_file.is_running(grandchild)
+    ended = os.pidfd_open(grandchild)
     supervisor.kill()
     supervisor.wait()
     supervisor.stdout.close()
-    reads_left = 100_000
-    while stack_file.is_running(grandchild) and reads_left:
-        reads_left -= 1
-    assert not stack_file.is_running(grandchild)
+    # The descriptor can be read once its process has ended.
+    assert select.select([ended], [], [], 60)[0]
+    os.close(ended)
 
 
 def test_a_child_of_a_parent_that_is_gone_ends_at_once(monkeypatch):

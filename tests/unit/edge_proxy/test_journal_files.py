@@ -150,7 +150,7 @@ async def test_the_background_flushes_by_itself(root, files):
     writer = make(root, files=files, sync_interval_seconds=0.001)
     tending = asyncio.create_task(writer.tend_forever())
     await writer.append(b"a")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while segment_name(1) not in files.named("sync"):
             await asyncio.sleep(0.001)
     tending.cancel()
@@ -176,7 +176,7 @@ async def test_a_flush_that_fails_blocks_until_a_new_segment_begins_and_ends_no_
     tending = asyncio.create_task(writer.tend_forever())
     files.failing[call] = errno.EIO
     await writer.append(b"a")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not writer.is_blocked:
             await asyncio.sleep(0.001)
     assert writer.sync_failures == 1
@@ -224,7 +224,7 @@ async def test_a_full_disk_heals_by_itself_within_seconds(root, files, monkeypat
     with pytest.raises(JournalBroken):
         await writer.append(b"x")
     files.budget = None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not writer.has_room(1):
             await asyncio.sleep(0.001)
     await writer.append(b"y")

@@ -90,7 +90,7 @@ async def test_what_was_adopted_takes_room_until_it_is_sent(tmp_path):
     sink = MemorySink([True] * 10_000)
     sender = Sender(tmp_path, own, sink)
     task = asyncio.create_task(sender.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while own.adopted_bytes != left.position:
             await asyncio.sleep(0.001)
         sink.failures.clear()
@@ -115,7 +115,7 @@ async def test_two_adopters_at_once_send_everything_and_leave_nothing(tmp_path):
         for number in (11, 12)
     ]
     tasks = [asyncio.create_task(Sender(tmp_path, own, sink).run()) for own in owns]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(list(tmp_path.iterdir())) > 2:
             await asyncio.sleep(0.001)
     for task in tasks:

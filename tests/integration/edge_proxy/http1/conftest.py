@@ -84,12 +84,12 @@ class Site:
 
     async def exchange(self, raw: bytes) -> bytes:
         """Send bytes, return everything until the server closes."""
-        async with self.connection() as (reader, writer), asyncio.timeout(10):
+        async with self.connection() as (reader, writer), asyncio.timeout(60):
             writer.write(raw)
             return await reader.read()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.005)
 

@@ -195,7 +195,7 @@ async def test_body_that_waits_for_its_reader_is_no_drip(site):
         return await site.read_all(client, head)
 
     site.respond = late_reader
-    async with site.connection() as (reader, writer), asyncio.timeout(10):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
         connection = await first_connection(site)
         await site.until(lambda: connection.body is not None and connection.deadline == protocol.NEVER)

@@ -75,7 +75,7 @@ async def ask(certificate, *, says_goodbye: bool) -> bytes:
         origin = Origin(address, LIMITS, sweep, ssl.create_default_context(cafile=str(certificate)))
         connection = await origin.open(10)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 connection.begin(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", head_request=False)
                 await connection.head()
                 body = b""

@@ -30,7 +30,7 @@ async def closed(reader: asyncio.StreamReader) -> bool:
 
 async def one(site, raw: bytes):
     """Send one request and return its head as the handler got it."""
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(raw)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     return site.heads[-1]
@@ -121,7 +121,7 @@ async def test_white_space_behind_a_value_is_no_part_of_it(site):
 
 
 async def test_a_few_empty_lines_before_a_request_are_skipped(site):
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         for raw in (b"\r\n" + GET, b"\r", b"\n\r\n" + GET):
             writer.write(raw)
             await writer.drain()
@@ -133,7 +133,7 @@ async def test_head_and_body_may_come_byte_by_byte(site):
     raw = request("POST /x HTTP/1.1", "Content-Length: 3", body="abc") + request(
         "POST /y HTTP/1.1", "Transfer-Encoding: chunked", body="2;e=f\r\nde\r\n0\r\nT: x\r\n\r\n"
     )
-    async with site.connection() as (reader, writer), asyncio.timeout(10):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         for index in range(len(raw)):
             writer.write(raw[index : index + 1])
             await writer.drain()
@@ -172,7 +172,7 @@ async def test_trusted_proxy_tells_whose_request_it_is_for_each_request(site):
         return SMALL
 
     site.respond = respond
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         for fields in (("X-Forwarded-For: 6.6.6.6, 192.0.2.7", "X-Forwarded-Proto: https"), ()):
             writer.write(request("GET / HTTP/1.1", "Forwarded: for=7.7.7.7", *fields))
             await reader.readexactly(len(SMALL))
@@ -208,7 +208,7 @@ async def test_proxy_header_says_whose_connection_it_is(site, cut):
 
     site.respond = respond
     raw = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n" + GET + GET
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(raw[:cut])
         await site.until(lambda: site.server.connections)
         writer.write(raw[cut:])
@@ -219,7 +219,7 @@ async def test_proxy_header_says_whose_connection_it_is(site, cut):
 @pytest.mark.parametrize("options", [BEHIND_BALANCER])
 @pytest.mark.parametrize("raw", [GET, b"PROXY TCP4 x y 1 2\r\n" + GET, b"PROXY TCP4 192.0.2.7 ", b""])
 async def test_connection_without_a_proxy_header_is_closed_unanswered(site, raw):
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(raw)
         assert await closed(reader)
     assert site.heads == site.refusals == []
@@ -227,7 +227,7 @@ async def test_connection_without_a_proxy_header_is_closed_unanswered(site, raw)
 
 @pytest.mark.parametrize("options", [ServerOptions(trust=Trust((ip_network("192.0.2.0/24"),)), proxy_protocol=True)])
 async def test_proxy_header_of_a_stranger_is_not_believed(site):
-    async with site.connection() as (reader, writer), asyncio.timeout(5):
+    async with site.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n" + GET)
         assert await closed(reader)
     assert site.heads == []
@@ -239,7 +239,7 @@ async def test_connections_are_capped_and_a_closed_one_makes_room(site):
         site.connection() as (reader, writer),
         site.connection(),
         site.connection(),
-        asyncio.timeout(5),
+        asyncio.timeout(60),
     ):
         await site.until(lambda: len(site.server.connections) == 3)
         async with site.connection() as (fourth, _):
@@ -264,7 +264,7 @@ async def test_trusted_proxy_may_have_many_connections(site):
 )
 async def test_clients_behind_the_proxy_protocol_are_capped_one_by_one(site):
     header = b"PROXY TCP4 192.0.2.%d 198.51.100.1 1 2\r\n" + GET
-    async with site.connection() as (first, writer), site.connection() as (second, other), asyncio.timeout(5):
+    async with site.connection() as (first, writer), site.connection() as (second, other), asyncio.timeout(60):
         writer.write(header % 7)
         assert await first.readexactly(len(SMALL)) == SMALL
         other.write(header % 8)
