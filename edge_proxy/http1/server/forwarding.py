@@ -104,7 +104,12 @@ def _elements(values: list[bytes]) -> list[dict[str, str]]:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return an address that may stand in brackets and have a port; an IPv4 address in IPv6 clothes is IPv4."""
+    """Return an address that may stand in brackets and have a port; an IPv4 address in IPv6 clothes is IPv4.
+
+    A zone (`fe80::1%eth0`) names an interface of whoever wrote it, in any characters, so an address with one is none.
+    """
+    if "%" in text:
+        return None
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -206,7 +206,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=ANSWER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
-        self._socket_peer = peer[0] if isinstance(peer, tuple) else "unknown"
+        # The zone of a link-local address says nothing to anybody further on.
+        self._socket_peer = peer[0].partition("%")[0] if isinstance(peer, tuple) else "unknown"
         options = self._server.options
         self.deadline = self._server.now + options.head_timeout_seconds
         has_room = self._server.has_room()

@@ -52,12 +52,15 @@ def _read_v1(data: bytes) -> tuple[int, str | None] | None:
     family = _V1_FAMILIES.get(parts[1])
     if family is None or len(parts) != 6 or not all(port.isdecimal() and len(port) <= 5 for port in parts[4:]):
         raise NotProxyProtocol
+    source = parse_address(parts[2])
     try:
-        source = family(parts[2])
+        family(parts[2])
         family(parts[3])
     except ValueError:
-        raise NotProxyProtocol from None
-    return end + 2, str(parse_address(str(source)))
+        source = None
+    if source is None:
+        raise NotProxyProtocol
+    return end + 2, str(source)
 
 
 def _read_v2(data: bytes) -> tuple[int, str | None] | None:

@@ -31,6 +31,9 @@ BY_LIST, BY_RFC = Trust(NETWORKS), Trust(NETWORKS, "forwarded")
         ([b"6.6.6.6, unknown"], "10.0.0.1"),
         ([b"6.6.6.6, nonsense, 10.1.1.1"], "10.1.1.1"),
         ([b"6.6.6.6,"], "10.0.0.1"),
+        ([b"fe80::1%eth0"], "10.0.0.1"),
+        ([b'fe80::1%";host="evil'], "10.0.0.1"),
+        ([b"[fe80::1%\xe9]:80"], "10.0.0.1"),
     ],
 )
 def test_client_is_the_first_address_from_the_end_that_is_not_trusted(values, client):
@@ -111,6 +114,9 @@ def test_proxy_header_is_read_whole_however_it_is_cut(header, address):
         b"PROXY TCP4 192.0.2.7  198.51.100.1 1 2\r\n",
         b"PROXY TCP4 192.0.2.7 198.51.100.1 1 x\r\n",
         b"PROXY UDP4 192.0.2.7 198.51.100.1 1 2\r\n",
+        b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+        b"PROXY TCP6 fe80::1%\xe9 ::1 1 2\r\n",
+        b"PROXY TCP6 fe80::1%\rX:y ::1 1 2\r\n",
         b"PROXY \r\n",
         b"PROXY " + b"x" * V1_BYTES_MAX,
         v2(0x11, V4, command=0x11),
