@@ -4,8 +4,8 @@ An upstream behind the edge may believe what the edge says about a request. So w
 edge and from nobody else. Four kinds of fields are dropped on every route, whatever its `auth`:
 
 - who calls: the edge says it in `X-Tollway-*`, and other gateways and identity proxies in names of their own;
-- from where: addresses that load balancers and content networks write down; the edge says it in `Forwarded` and
-  `X-Forwarded-*` (see `http1.server.forwarding` for proxies that are believed);
+- from where, and in which scheme: what load balancers and content networks write down; the edge says it in `Forwarded`
+  and `X-Forwarded-*` (see `http1.server.forwarding` for proxies that are believed);
 - what is asked for: another path or another method than those that were matched, authorized and priced;
 - `Proxy`, which CGI programs mistake for the address of their outgoing proxy ("httpoxy", CVE-2016-5385).
 
@@ -15,6 +15,7 @@ A key of ours is a secret between the client and the edge: `is_own_key` recognis
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from typing import Final
 
 from edge_proxy.http1.server.fields import FieldRules
@@ -37,6 +38,9 @@ _IDENTITIES: Final = (
     b"x-user-groups",
     b"x-remote-user",
     b"remote-user",
+    b"remote-groups",
+    b"remote-name",
+    b"remote-email",
     b"x-subject",
     b"x-api-key-id",
     b"x-credential-identifier",
@@ -62,6 +66,13 @@ _ADDRESSES: Final = (
     b"x-azure-clientip",
     b"x-azure-socketip",
     b"x-appengine-user-ip",
+    b"x-appengine-remote-addr",
+    b"wl-proxy-client-ip",
+    b"proxy-client-ip",
+    b"x-proxyuser-ip",
+    b"x-scheme",
+    b"x-url-scheme",
+    b"front-end-https",
 )
 _OVERRIDES: Final = (
     b"x-http-method-override",
@@ -88,6 +99,11 @@ _PREFIXES: Final = (
     b"x-ssl-client-",
     b"ssl-client-",
     b"x-envoy-",
+    b"x-webauth-",
+    b"x-authentik-",
+    b"cf-access-",
+    # Next.js skips its middleware, which often checks who calls, for whoever sends it (CVE-2025-29927).
+    b"x-middleware-",
 )
 
 RULES: Final = FieldRules(
@@ -103,5 +119,13 @@ _OWN_KEY: Final = re.compile(rb"sk_(?:live|test)_[0-9a-f]{64}", re.IGNORECASE)
 
 
 def is_own_key(value: bytes) -> bool:
-    """Tell whether a field's value holds something that looks like an API key of ours."""
-    return _OWN_KEY.search(value) is not None
+    """Tell whether a field's value holds something that looks like an API key of ours, also as a Basic user name."""
+    if _OWN_KEY.search(value) is not None:
+        return True
+    scheme, _, encoded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return False
+    try:
+        return _OWN_KEY.search(b64decode(encoded.rstrip(b"= ") + b"==")) is not None
+    except ValueError:
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 from ipaddress import ip_network
 
 import pytest
@@ -28,6 +30,17 @@ NAMES = sorted(
 )
 
 
+def test_names_that_identity_proxies_and_balancers_write_are_known():
+    rules = client_fields.RULES
+    for name in (
+        *(b"remote-groups", b"remote-email", b"x-webauth-user", b"x-authentik-username", b"x-consumer-id"),
+        *(b"cf-access-authenticated-user-email", b"x-goog-iap-jwt-assertion", b"x-auth-request-email"),
+        *(b"wl-proxy-client-ip", b"proxy-client-ip", b"x-real-ip", b"x-scheme", b"front-end-https"),
+        *(b"x-middleware-subrequest", b"x-original-url", b"x-http-method-override", b"proxy"),
+    ):
+        assert name in rules.dropped or name.startswith(rules.dropped_prefixes), name
+
+
 @pytest.mark.parametrize("path", ["/x", "/open/x"])
 async def test_no_claim_of_a_client_reaches_the_upstream(edge, path):
     await edge.request(path, headers="".join(f"{name.title()}: forged\r\n" for name in NAMES))
@@ -41,6 +54,13 @@ async def test_a_key_of_ours_reaches_no_upstream_also_where_none_is_needed(edge)
     assert (await edge.request("/open/x", headers=shown)).status == 200
     (head,) = edge.upstream.heads
     assert edge.key[8:] not in head.decode().lower()
+    for user in (f"{edge.key}:", f"{edge.key}:x", f"user:{edge.key}"):
+        basic = f"Authorization: basic {b64encode(user.encode()).decode().rstrip('=')}\r\n"
+        await edge.request("/open/x", key="", headers=basic)
+        assert b"authorization" not in edge.upstream.heads.pop().lower()
+    for theirs in ("Authorization: Basic dXNlcjpwYXNz\r\n", "Authorization: Basic %\r\n"):
+        await edge.request("/open/x", key="", headers=theirs)
+        assert theirs.encode() in edge.upstream.heads.pop()
     await edge.request("/open/x", key="", headers="X-API-Key: theirs\r\nAuthorization: Bearer sk_live_51Stripe\r\n")
     assert b"X-Api-Key: theirs\r\n" in edge.upstream.heads[1]
     assert b"Authorization: Bearer sk_live_51Stripe\r\n" in edge.upstream.heads[1]
