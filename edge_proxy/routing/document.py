@@ -14,6 +14,11 @@ import yaml
 
 CHARACTERS_MAX: Final = 16 << 20
 NODES_MAX: Final = 2_000_000
+# A routes file needs six. The reader in C is recursive and would end the process.
+DEPTH_MAX: Final = 50
+
+# Workers read the file between requests, so it is read once, and in C where PyYAML was built with libyaml.
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NotYaml(Exception):
@@ -29,14 +34,29 @@ def load(text: str, violations: list[str]) -> Any:
     if len(text) > CHARACTERS_MAX:
         raise NotYaml(f"has more than {CHARACTERS_MAX} characters")
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-        if root is not None:
-            _Walk(violations).visit(root, "")
-        return yaml.safe_load(text)
+        _check_depth(text)
+        loader = _LOADER(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _Walk(violations).visit(root, "")
+        return loader.construct_document(root)
     except RecursionError:
         raise NotYaml("is nested too deeply, or contains itself") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # PyYAML takes a value's tag at its word: `!!timestamp x` is an AttributeError, `!!bool x` a KeyError.
         raise NotYaml(f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise NotYaml("is nested too deeply, or contains itself")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Walk:

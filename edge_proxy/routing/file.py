@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from edge_proxy.http1.client.origin import parse_origin
-from edge_proxy.http1.target import NotNormal, normal_path, without_parameters
+from edge_proxy.http1.target import PORT_MAX, NotNormal, normal_path, without_parameters
 from edge_proxy.routing import document
 from edge_proxy.routing.cors import ANY_ORIGIN, Cors
 from edge_proxy.routing.overlaps import Overlaps
@@ -26,7 +26,7 @@ from edge_proxy.routing.routes import COMMON_METHODS, Case, LimiterAway, Route, 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})+|\{[a-z][a-z0-9_]*\}")
 _HOST: Final = re.compile(
-    r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?(?::\d{1,5})?"
+    r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9\-_]{0,61}[a-z0-9])?(?::([1-9][0-9]{0,4}))?"
 )
 _PREFIX: Final = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)+")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._\[\]:]+")
@@ -87,8 +87,13 @@ class MatchEntry(_Strict):
     @classmethod
     def _hosts_are_names(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
-            if not _HOST.fullmatch(host):
-                raise ValueError(f"{host!r} is not a lower-case host name, optionally with a leading `*.`")
+            found = _HOST.fullmatch(host)
+            if found is None:
+                raise ValueError(
+                    f"{host!r} is not a lower-case host name, optionally with a leading `*.` and a plain `:port`"
+                )
+            if int(found[1] or 0) > PORT_MAX:
+                raise ValueError(f"{host!r} has a port that no request can name")
         return _each_once(hosts)
 
     @field_validator("methods")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-
 from ipaddress import ip_network
 
 import pytest

@@ -95,6 +95,10 @@ def test_keys_that_stand_twice_are_named_with_both_lines():
         (("{id: a, match: {path: /, methods: [CONNECT]}, upstream: u}",), "no request can have the method 'CONNECT'"),
         (("{id: a, match: {path: /, methods: [GET, GET]}, upstream: u}",), "routes[0].match.methods: 'GET' stands twice"),
         (("{id: a, match: {hosts: [a..b], path: /}, upstream: u}",), "routes[0].match.hosts: 'a..b' is not a lower-case"),
+        *(
+            ((f"{{id: a, match: {{hosts: ['{host}'], path: /}}, upstream: u}}",), f"routes[0].match.hosts: '{host}' ")
+            for host in ("a.test:080", "a.test:0", "a.test:65536", "a.test:٨٠", "*.test:0080")
+        ),
         (("{id: a, match: {hosts: [a, a], path: /}, upstream: u}",), "routes[0].match.hosts: 'a' stands twice"),
         (("{id: a, match: {path: /}, rewrite: {add_prefix: '/a b'}, upstream: u}",), "routes[0].rewrite.add_prefix: "),
         (('{id: a, match: {path: /}, rewrite: {add_prefix: "/a\\tb"}, upstream: u}',), "routes[0].rewrite.add_prefix: "),
@@ -157,6 +161,7 @@ def test_every_method_that_a_route_may_name_can_arrive(method):
     "content",
     [
         *("a: [", "a: &a [*a]", "- " * 5_000 + "x", "\x00", "!!python/object:os.system x", "2021-99-99"),
+        *("[" * 900 + "]" * 900, "[" * 200_000, "{a: " * 200_000, "a: !!timestamp x", "a: !!bool x", "a: !!int ''"),
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "".join(
             f"{n}: &{n} [" + ",".join([f"*{p}"] * 9) + "]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)
