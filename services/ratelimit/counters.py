@@ -143,6 +143,16 @@ class Call:
         key = self._number(bytes((scope,)), self._prefix + name)
         self._seeds += _SEED.pack(key, seed.window, seed.window_id, seed.used)
 
+    def counted_windows(self) -> list[UnseededWindow]:
+        """Return the windows that count billable requests, of every instance that this call is about."""
+        return [
+            UnseededWindow(key=key, window=number)
+            for number, window in enumerate(self.layout.policy.windows, 1)
+            if window.counts_billable_only
+            for key, scope in enumerate(self._scopes, 1)
+            if scope == window.scope
+        ]
+
     def key_name(self, key: int) -> bytes:
         """Return the part of a numbered key behind the organization and mode: `o`, `k` + key, `r` + route."""
         return self._keys[key - 1][len(self._prefix) :]

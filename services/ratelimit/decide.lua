@@ -182,13 +182,13 @@ for index = 1, key_count do
   states[index] = state
 end
 
--- Seeds raise a counter to what metering has, once per window. What was taken meanwhile is in both, hence the larger.
+-- Seeds raise a counter to what metering has. What was taken meanwhile is in both, hence the larger.
 local seed_at = 1
 while seed_at <= #seeds do
   local key, window, id, used
   key, window, id, used, seed_at = unpack_from('<I2I2dd', seeds, seed_at)
   local state, slot = states[key], policy[(window - 1) * STRIDE + 4]
-  if state[slot] == id and state[slot + 2] == 0 then
+  if state[slot] == id then
     state[slot + 1], state[slot + 2], dirty[key] = max(state[slot + 1], used), 1, true
   end
 end

@@ -71,6 +71,7 @@ class DecisionService:
     ) -> None:
         self._policies = policies
         self._clock = clock
+        self._seeder = seeder
         self._rounds = Rounds(counters=counters, seeder=seeder, seed_wait_seconds=seed_wait_seconds)
 
     async def decide(self, decisions: Sequence[pb.Decision], give_backs: Iterable[pb.GiveBack]) -> Decided:
@@ -100,6 +101,8 @@ class DecisionService:
         for call, answer in zip(asked, answers, strict=True):
             if answer.is_outdated:
                 self._policies.reload(call.layout.policy.organization_id)
+            else:
+                self._seeder.ask_again(call)
             _write_verdicts(verdicts, call, answer)
         return Decided(
             verdicts=verdicts,

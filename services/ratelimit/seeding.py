@@ -11,6 +11,11 @@ pauses while metering is away, and raises the counters when it is answered. A co
 figures, never to their sum: what was counted since the flush is in metering as well, except for the last moments that
 are still on their way there. Those, and only those, are given away.
 
+**What was served without the limiter.** While the limiter or Redis is away, edges may go on by their local shares.
+Those requests are billed and in no counter. So each organization that is in use is asked about again every
+`ASK_AGAIN_SECONDS`, in the background, and its counters are raised in the same way. Of the windows per key or route,
+those are raised that the batch at that moment is about.
+
 **A policy that is replaced meanwhile.** A question is about the windows of one policy. Where Redis has decided by a
 newer one, the question ends unanswered: the marks are still missing, so the next call asks again, by the policy in
 force.
@@ -19,6 +24,7 @@ force.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +43,8 @@ from services.ratelimit.model import Seed, UnseededWindow
 RETRY_PAUSE_SECONDS_MIN: Final = 0.5
 RETRY_PAUSE_SECONDS_MAX: Final = 30.0
 SEEDINGS_MAX: Final = 10_000
+ASK_AGAIN_SECONDS: Final = 15 * 60.0
+ORGANIZATIONS_REMEMBERED_MAX: Final = 100_000
 
 _SEEDINGS: Final = Counter("tollway_ratelimit_seedings_total", "Counters rebuilt from metering", ["result"])
 
@@ -92,15 +100,26 @@ class Seeder:
         usage: Who is asked.
         run: Runs calls in Redis.
         tasks: Owns the background work.
+        now_seconds: A monotonic clock.
     """
 
-    def __init__(self, *, usage: UsageSource, run: Run, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        *,
+        usage: UsageSource,
+        run: Run,
+        tasks: asyncio.TaskGroup,
+        now_seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._usage = usage
         self._run = run
         self._tasks = tasks
         self._wishes: dict[bytes, set[_Wish]] = {}
         self._versions: dict[bytes, int] = {}
         self._running: dict[bytes, asyncio.Task[None]] = {}
+        self._now_seconds = now_seconds
+        # When an organization is to be asked about again, those of longest ago first.
+        self._due: dict[bytes, float] = {}
 
     def is_running(self, organization_id: bytes) -> bool:
         """Tell whether an organization's counters are being rebuilt; until then nobody need wait again."""
@@ -123,6 +142,22 @@ class Seeder:
         task = self._tasks.create_task(self._seed(call))
         self._running[organization_id] = task
         return task
+
+    def ask_again(self, call: Call) -> None:
+        """Ask again about the organization of a call where that is due; nobody waits for the answer."""
+        if call.test_mode:
+            return
+        organization_id, now_seconds = call.layout.policy.organization_id.bytes, self._now_seconds()
+        due = self._due.get(organization_id)
+        if due is not None and now_seconds < due:
+            return
+        self._due.pop(organization_id, None)
+        self._due[organization_id] = now_seconds + ASK_AGAIN_SECONDS
+        if len(self._due) > ORGANIZATIONS_REMEMBERED_MAX:
+            self._due.pop(next(iter(self._due)))
+        # The first time is when the counters themselves say whether they are known.
+        if due is not None and (windows := call.counted_windows()):
+            self.start(call, windows)
 
     async def stop(self) -> None:
         """Give up what is running."""

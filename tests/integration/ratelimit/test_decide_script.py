@@ -207,17 +207,17 @@ def test_windows_are_carried_over_to_the_next_policy_by_name(limiter: Limiter) -
     assert limiter.decide(1)[0][0] == DENIED
 
 
-def test_nothing_is_decided_before_a_quota_is_seeded_and_the_seed_counts_once(limiter: Limiter) -> None:
+def test_nothing_is_decided_before_a_quota_is_seeded_and_a_seed_only_raises(limiter: Limiter) -> None:
     limiter.in_force = policy(bucket(50), month(100))
     call = limiter.call()
     call.decide(0, API_KEY.bytes, "orders", 1)
     assert [(each.key, each.window) for each in limiter.run(call, seed_first=True).unseeded] == [(1, 2)]
     assert limiter.decide(3)[0][3:5] == (47, 97)
-    for used in (40, 80):
+    for used, left in ((40, 60), (30, 60), (80, 20)):
         seeding = limiter.call()
         seeding.seed_named(b"o", WindowScope.ORGANIZATION, Seed(window=2, window_id=seeding.instant.month, used=used))
         limiter.run(seeding)
-    assert limiter.remaining() == [47, 60]
+        assert limiter.remaining() == [47, left]
     again = limiter.call()
     again.decide(0, API_KEY.bytes, "orders", 1)
     assert limiter.run(again, seed_first=True).records is not None

@@ -139,6 +139,31 @@ async def test_windows_of_another_policy_are_not_mixed_into_a_question_under_way
     assert len(redis.calls) == 1
 
 
+async def test_an_organization_in_use_is_asked_about_again_every_quarter_of_an_hour(tasks: asyncio.TaskGroup) -> None:
+    now = [0.0]
+    redis, usage = Redis(), Usage()
+    usage.gate.set()
+    seeder = Seeder(usage=usage, run=redis.run, tasks=tasks, now_seconds=lambda: now[0])
+    asked = []
+    for now[0] in (0.0, 899.0, 900.0, 901.0, 1800.0):
+        seeder.ask_again(call())
+        while seeder.is_running(ORGANIZATION.bytes):
+            await asyncio.sleep(0)
+        asked.append(len(usage.asked))
+    assert asked == [0, 0, 1, 1, 2]
+    seeding, _ = redis.calls[-1]
+    assert seeding.arguments(seed_first=False)[-1].endswith(bytes.fromhex("0000000000004540"))  # 42.0
+
+
+async def test_decisions_have_their_organization_asked_about_again(tasks: asyncio.TaskGroup) -> None:
+    redis, usage, asked = Redis(), NoUsage(), []
+    redis.answers = [Answer(records=[(1, 0, 0, 9, 99, 5, 6)])]
+    service = deciding(redis, usage, tasks)
+    service._seeder.ask_again = lambda each: asked.append(each.layout.policy.organization_id)  # type: ignore[method-assign]
+    await service.decide([decision()], [])
+    assert asked == [ORGANIZATION]
+
+
 def deciding(
     redis: Redis, usage: Usage | NoUsage, tasks: asyncio.TaskGroup, seed_wait_seconds: float = 60
 ) -> DecisionService:
