@@ -10,6 +10,7 @@ when an RPC has none. `Verifier` turns the `authorization` metadata into a `Prin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -272,7 +273,9 @@ class Verifier:
         self._resolve_service_account = resolve_service_account
         self._clock = clock
         self._keys: dict[str, Any] = {}
-        self._keys_fetched_at = float("-inf")
+        self._keys_asked_at = float("-inf")
+        self._keys_are_known = False
+        self._asking_for_keys = asyncio.Lock()
         self._service_accounts: dict[str, tuple[float, Principal | None]] = {}
         self._processes: dict[str, tuple[float, Principal]] = {}
 
@@ -330,14 +333,23 @@ class Verifier:
         )
 
     async def _refetch_keys(self) -> None:
-        # A flood of tokens with made-up key ids must not become a flood of calls to auth.
-        if self._clock.monotonic() - self._keys_fetched_at < JWKS_REFETCH_SECONDS_MIN:
-            return
-        try:
-            self._keys = dict(read_jwks(await self._fetch_jwks()))
-        except (grpc.RpcError, RpcError) as error:
-            raise VerifierUnavailable(repr(error)) from error
-        self._keys_fetched_at = self._clock.monotonic()
+        """Ask for the keys again; whoever comes while somebody asks, or just after, takes that answer.
+
+        A flood of tokens with made-up key ids must not become a flood of calls to auth, a hanging one least of all.
+        """
+        async with self._asking_for_keys:
+            if self._clock.monotonic() - self._keys_asked_at < JWKS_REFETCH_SECONDS_MIN:
+                if not self._keys_are_known:
+                    raise VerifierUnavailable("asked a moment ago, without an answer")
+                return
+            self._keys_are_known = False
+            try:
+                self._keys = dict(read_jwks(await self._fetch_jwks()))
+                self._keys_are_known = True
+            except (grpc.RpcError, RpcError) as error:
+                raise VerifierUnavailable(repr(error)) from error
+            finally:
+                self._keys_asked_at = self._clock.monotonic()
 
     async def _service_account(self, token: str) -> Principal:
         now = self._clock.monotonic()

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -113,6 +114,7 @@ class Auth:
 
     async def fetch_jwks(self):
         self.jwks_calls += 1
+        await asyncio.sleep(0)
         return self.signer.jwks_json()
 
     async def resolve(self, token):
@@ -161,6 +163,42 @@ async def test_a_token_of_another_signer_is_refused_and_does_not_flood_auth(veri
         with pytest.raises(access.CredentialsInvalid):
             await verifier.principal(f"Bearer {token}")
     assert auth_side.jwks_calls == 1
+
+
+async def test_tokens_of_unknown_signers_that_come_together_ask_auth_once(verifier, auth_side, clock):
+    stranger = SessionSigner(seed=b"\1" * 32, clock=clock, ids=SequenceIds())
+    token, _ = stranger.issue(person_id=OWN, organization_id=OWN, role="owner")
+    answers = await asyncio.gather(*(verifier.principal(f"Bearer {token}") for _ in range(50)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {access.CredentialsInvalid}
+    assert auth_side.jwks_calls == 1
+
+
+async def test_a_flood_asks_an_auth_that_hangs_once_at_a_time_and_once_a_second(clock):
+    asked, release = [], asyncio.Event()
+
+    async def hangs():
+        asked.append(clock.monotonic())
+        await release.wait()
+        raise Unavailable
+
+    verifier = access.Verifier(
+        process_keys=PROCESS_KEYS, audience="metering", fetch_jwks=hangs, resolve_service_account=hangs, clock=clock
+    )
+    token, _ = SessionSigner(seed=bytes(32), clock=clock, ids=SequenceIds()).issue(
+        person_id=OWN, organization_id=OWN, role="owner"
+    )
+    waiting = [asyncio.ensure_future(verifier.principal(f"Bearer {token}")) for _ in range(50)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    release.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    # Whoever could not find out says so; nobody's token is called invalid.
+    assert {type(answer) for answer in answers[1:]} == {access.VerifierUnavailable}
+    assert len(asked) == 1
+    clock.advance(access.JWKS_REFETCH_SECONDS_MIN)
+    with pytest.raises(access.VerifierUnavailable):
+        await verifier.principal(f"Bearer {token}")
+    assert len(asked) == 2
 
 
 async def test_an_expired_session_is_refused(verifier):
