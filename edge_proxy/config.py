@@ -6,10 +6,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from edge_proxy.http1.server.forwarding import Trust
-from mesh.config import ProcessSettings, host_port, versioned_keys
+from mesh.config import ProcessSettings, VersionedKeys, host_port, versioned_keys
 
 DEFAULT_ROUTES_PATH: Final = Path(__file__).parent / "routing" / "default.yaml"
 SEGMENTS_MIN: Final = 4
@@ -39,19 +39,13 @@ class EdgeSettings(ProcessSettings):
     edge_proxy_protocol: bool = False
     # The share of requests that get a line in the log, 0 to 1.
     edge_access_log_rate: float = Field(default=0.01, ge=0, le=1)
-    key_peppers: SecretStr
+    key_peppers: VersionedKeys
     kafka_bootstrap: str | None = None
 
     @field_validator("edge_listen", "edge_admin_listen")
     @classmethod
     def _is_host_port(cls, value: str) -> str:
         host_port(value)
-        return value
-
-    @field_validator("key_peppers")
-    @classmethod
-    def _are_versioned_keys(cls, value: SecretStr) -> SecretStr:
-        versioned_keys(value.get_secret_value())
         return value
 
     @field_validator("edge_journal_segment_bytes_max")

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.services import AUTH, BILLING, METERING, NOTIFICATION, RATELIMIT
 from mesh.rpc.process_tokens import ProcessKeys
 
-Settings = TypeVar("Settings", bound="ProcessSettings")
+Settings = TypeVar("Settings", bound="TlsSettings")
 
 ENV_PREFIX = "TOLLWAY_"
 KEY_BYTES: Final = 32
@@ -74,8 +75,12 @@ def named_keys(text: str) -> list[tuple[str, bytes]]:
 
 
 def _refuse_weak(key: bytes, info: ValidationInfo) -> None:
-    """Refuse what nobody draws at random: 32 random bytes have fewer than 8 different values once in 10^30 years."""
-    if info.data.get("environment") != LOCAL and len(set(key)) < DIFFERENT_BYTES_MIN:
+    """Refuse what nobody draws at random: few different bytes, or few different steps from one byte to the next.
+
+    32 random bytes have fewer than 8 different ones once in 10^30 years.
+    """
+    steps = {(after - before) % 256 for before, after in pairwise(key)}
+    if info.data.get("environment") != LOCAL and min(len(set(key)), len(steps)) < DIFFERENT_BYTES_MIN:
         raise ValueError("is a sample, not a secret: draw 32 random bytes (openssl rand -hex 32)")
 
 
@@ -90,8 +95,12 @@ def _check_versioned_keys(value: SecretStr, info: ValidationInfo) -> SecretStr:
     return value
 
 
-def _check_named_keys(value: str) -> str:
-    ProcessKeys(named_keys(value))
+def _check_named_keys(value: str, info: ValidationInfo) -> str:
+    named = named_keys(value)
+    ProcessKeys(named)
+    for _, public_key in named:
+        # Not every 32 bytes are a point of the curve that only one private key belongs to: for zeros, anybody can sign.
+        _refuse_weak(public_key, info)
     return value
 
 
@@ -99,7 +108,7 @@ def _check_tls(value: str, info: ValidationInfo) -> str:
     missing = [name for name in TLS_FIELDS if info.data.get(name) is None]
     if missing and len(missing) < len(TLS_FIELDS):
         names = ", ".join(f"{ENV_PREFIX}{name.upper()}" for name in missing)
-        raise ValueError(f"TLS needs its three files together; missing: {names}")
+        raise ValueError(f"TLS needs its three files together; missing or wrong: {names}")
     return value
 
 
@@ -118,10 +127,28 @@ VersionedKeys = Annotated[SecretStr, AfterValidator(_check_versioned_keys)]
 """The type of a setting that `versioned_keys` can read."""
 
 
-class ProcessSettings(BaseSettings):
-    """What every process needs to know."""
+class TlsSettings(BaseSettings):
+    """What TLS between processes needs, for whoever only calls."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    tls_certificate: FilePath | None = None
+    tls_key: FilePath | None = None
+    tls_ca: FilePath | None = None
+    tls_clients: Annotated[Literal["certificate", "any"], AfterValidator(_check_tls)] = Field(
+        default="certificate", validate_default=True
+    )
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Return the files of TLS; None where it is off."""
+        if self.tls_certificate is None or self.tls_key is None or self.tls_ca is None:
+            return None
+        return TlsFiles(certificate=self.tls_certificate, key=self.tls_key, ca=self.tls_ca)
+
+
+class ProcessSettings(TlsSettings):
+    """What every process needs to know."""
 
     environment: Literal["local", "production"] = "local"
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -134,19 +161,6 @@ class ProcessSettings(BaseSettings):
     billing_address: str = BILLING.address
     notification_address: str = NOTIFICATION.address
     otlp_endpoint: str | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_ca: Path | None = None
-    tls_clients: Annotated[Literal["certificate", "any"], AfterValidator(_check_tls)] = Field(
-        default="certificate", validate_default=True
-    )
-
-    @property
-    def tls_files(self) -> TlsFiles | None:
-        """Return the files of TLS; None where it is off."""
-        if self.tls_certificate is None or self.tls_key is None or self.tls_ca is None:
-            return None
-        return TlsFiles(certificate=self.tls_certificate, key=self.tls_key, ca=self.tls_ca)
 
     @property
     def process_seed(self) -> bytes:

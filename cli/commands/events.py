@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+import grpc
 import grpc.aio
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
@@ -20,6 +21,8 @@ from cli.commands.failure import told_in_one_line
 from cli.commands.options import data_dir as data_dir_option
 from cli.stack import StackError, stack_file
 from cli.stack.layout import Layout
+from mesh.config import TlsSettings, load
+from mesh.rpc.tls import channel_credentials
 
 ANSWER_SECONDS_MAX: Final = 30.0
 STATES: Final = {
@@ -47,7 +50,7 @@ def dead_letters(
 ) -> None:
     """List, show, replay and drop events that could not be taken in.
 
-    What is not given is taken from the stack that runs on --data-dir.
+    What is not given is taken from the stack that runs on --data-dir. Where TLS is on, TOLLWAY_TLS_* say with what.
     """
     context.obj = lambda: Operator.find(address, token, organization, data_dir)
 
@@ -58,8 +61,12 @@ def dead_letters(
 def list_letters(operator: Callable[[], Operator], state: str) -> None:
     """List dead letters, the oldest first: id, arrival, reason, source, what is wrong."""
     with told_in_one_line():
-        for letter in operator().run(lambda stub, asked: _all(stub, asked, STATES[state])):
+        letters = operator().run(lambda stub, asked: _all(stub, asked, STATES[state]))
+        for letter in letters:
             click.echo(_line(letter))
+    if not letters:
+        # Not on stdout: a script that counts lines still counts none.
+        click.echo(f"There are no dead letters that are {state}.", err=True)
 
 
 @dead_letters.command()
@@ -147,15 +154,20 @@ class Operator:
         Raises:
             StackError: It refuses, or does not answer.
         """
+        credentials = channel_credentials(load(TlsSettings))
 
         async def connected() -> Answer:
-            async with grpc.aio.insecure_channel(self._address) as channel:
+            async with _channel(self._address, credentials) as channel:
                 return await ask(MeteringServiceStub(channel), self)
 
         try:
             return asyncio.run(connected())
         except grpc.aio.AioRpcError as error:
             raise StackError(f"metering at {self._address} answers {error.code().name}: {error.details()}") from None
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(address, credentials) if credentials else grpc.aio.insecure_channel(address)
 
 
 def described(letter: pb.DeadLetter) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from typing import Final
 import grpc
 import structlog
 
-from mesh.config import ProcessSettings, TlsFiles
+from mesh.config import TlsFiles, TlsSettings
 
 NANOSECONDS_UNKNOWN: Final = -1
 
 log = structlog.get_logger()
 
 
-def channel_credentials(settings: ProcessSettings) -> grpc.ChannelCredentials | None:
+def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials | None:
     """Return what channels to services are opened with; None where TLS is off.
 
     Raises:
@@ -43,7 +43,7 @@ def channel_credentials(settings: ProcessSettings) -> grpc.ChannelCredentials | 
     )
 
 
-def server_credentials(settings: ProcessSettings) -> grpc.ServerCredentials | None:
+def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
     """Return what a server listens with; None where TLS is off.
 
     Raises:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
 import ipaddress
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc.aio
 import pytest
@@ -178,11 +182,26 @@ async def test_a_server_takes_renewed_files_and_keeps_the_old_ones_until_they_fi
         await refused(address, old)
 
 
+async def test_the_command_line_asks_over_tls(authority: Authority, tmp_path: Path) -> None:
+    mine = authority.issue(tmp_path / "operator")
+    variables = {f"TOLLWAY_{name.upper()}": str(path) for name, path in mine.items()}
+    where = ("--token", "x", "--organization", str(UUID(int=0)))
+    async with serving(authority.issue(tmp_path / "metering", HERE)) as address:
+        for environment, answer in ((variables, "UNIMPLEMENTED"), ({}, "UNAVAILABLE")):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cli", "events", "dead-letters", "--address", address, *where, "list"),
+                env={**os.environ, **environment},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, errors = await process.communicate()
+            assert f"metering at {address} answers {answer}" in errors.decode()
+
+
 def test_files_that_do_not_fit_are_told_at_the_start(authority: Authority, tmp_path: Path) -> None:
     one, other = authority.issue(tmp_path / "1", HERE), authority.issue(tmp_path / "2", HERE)
     settings = ProcessSettings(**process_fields("auth"), **{**one, "tls_key": other["tls_key"]})
     for read in (server_credentials, channel_credentials):
         with pytest.raises(OSError, match="do not fit"):
             read(settings)
-    with pytest.raises(ValueError, match="missing: TOLLWAY_TLS_KEY"):
+    with pytest.raises(ValueError, match="missing or wrong: TOLLWAY_TLS_KEY"):
         ProcessSettings(**process_fields("auth"), tls_certificate=one["tls_certificate"], tls_ca=one["tls_ca"])

@@ -282,7 +282,7 @@ async def test_the_command_line_lists_shows_replays_and_drops(
     status, output, errors = await tollway(running, "replay", good, bad)
     assert (status, errors) == (1, "tollway: 1 of 2 dead letters are not replayed\n")
     assert (await tollway(running, "drop", bad))[0] == 0
-    assert await tollway(running, "list") == (0, "", "")
+    assert await tollway(running, "list") == (0, "", "There are no dead letters that are waiting.\n")
     assert (await stored(db))[:2] == (1, 2)
     status, _, errors = await tollway(running, "drop", bad, token=SUPPORT_TOKEN)
     assert status == 1

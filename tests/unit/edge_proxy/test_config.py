@@ -19,6 +19,7 @@ def test_newest_pepper_comes_first_and_secrets_do_not_show():
     ("change", "field"),
     [
         ({"key_peppers": "1:short"}, "key_peppers"),
+        ({"environment": "production"}, "key_peppers"),
         ({"edge_listen": "8080"}, "edge_listen"),
         ({"edge_admin_listen": "host:99999"}, "edge_admin_listen"),
         ({"edge_workers": -1}, "edge_workers"),

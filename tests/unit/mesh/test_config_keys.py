@@ -11,7 +11,7 @@ from mesh.config import HexKey, ProcessSettings, VersionedKeys
 from tests.support.processes import PUBLIC_KEYS, process_fields
 
 STRONG = hashlib.sha256(b"strong").hexdigest()
-WEAK = ["11" * 32, "00" * 32, "deadbeef" * 8, "0123" * 16]
+WEAK = ["11" * 32, "00" * 32, "deadbeef" * 8, "0123" * 16, bytes(range(32)).hex(), bytes(range(64, 0, -2)).hex()]
 
 
 class Settings(ProcessSettings):
@@ -25,9 +25,9 @@ def settings(**changes):
 
 
 @pytest.mark.parametrize("weak", WEAK)
-@pytest.mark.parametrize("field", ["process_key", "page_token_key", "data_keys"])
+@pytest.mark.parametrize("field", ["process_key", "process_public_keys", "page_token_key", "data_keys"])
 def test_a_key_that_nobody_draws_at_random_is_refused_outside_local(field, weak):
-    value = f"1:{STRONG},2:{weak}" if field == "data_keys" else weak
+    value = {"data_keys": f"1:{STRONG},2:{weak}", "process_public_keys": f"auth:{STRONG},cli:{weak}"}.get(field, weak)
     settings(environment="local", **{field: value})
     settings(environment="production")
     with pytest.raises(ValueError, match="is a sample, not a secret") as told:
@@ -47,6 +47,12 @@ def test_a_version_stands_once_and_a_key_for_one_process():
         settings(data_keys=f"1:{STRONG},1:{STRONG}")
     with pytest.raises(ValueError, match="have the same key"):
         settings(process_public_keys=f"auth:{STRONG},billing:{STRONG}")
+
+
+@pytest.mark.parametrize("path", ["", "no-such-file", "."])
+def test_a_file_of_tls_that_is_none_is_named(path):
+    with pytest.raises(ValueError, match="tls_key"):
+        settings(tls_certificate=__file__, tls_key=path, tls_ca=__file__)
 
 
 def test_what_is_wrong_is_told_without_the_value(monkeypatch, capsys):
