@@ -13,7 +13,10 @@ The third one refuses only addresses from which somebody failed at this very acc
 of what strangers do elsewhere, however many they are. What is accepted in exchange: each address has one guess at each
 account before the account's measure sees it. `auth` counts on its own behind this, per account and address.
 
-Only digests of accounts are kept. Buckets and remembered failures are bounded; the oldest go first.
+An address from which somebody signed in to an account is familiar to it: only the measure of the two together applies
+there. An owner who mistypes once, or who shares an address with a stranger, is not kept out by what strangers do.
+
+Only digests of accounts are kept. Buckets, remembered failures and familiar addresses are bounded; the oldest go first.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from graphql_gateway.callers.addresses import network_of
@@ -31,6 +34,7 @@ from mesh.buckets import Buckets
 
 FAILURE_REMEMBERED_SECONDS: Final = 900.0
 FAILURES_MAX: Final = 50_000
+FAMILIAR_MAX: Final = 50_000
 _DIGEST_BYTES: Final = 16
 
 
@@ -41,12 +45,14 @@ class Attempt:
     Attributes:
         network: Where it comes from.
         account: Digest of the e-mail address that it names, or an empty string.
+        is_familiar: Whether somebody signed in to this account from there before.
         counted_for_account: Whether the account's bucket had a token for it.
     """
 
     network: str
     account: str
-    counted_for_account: bool
+    is_familiar: bool = False
+    counted_for_account: bool = False
 
     @property
     def pair(self) -> str:
@@ -68,6 +74,7 @@ class SignIns:
         self._pairs = Buckets(limits.sign_in_pair_per_minute, monotonic=monotonic)
         self._accounts = Buckets(limits.sign_in_account_per_minute, monotonic=monotonic)
         self._failed_at_seconds: OrderedDict[str, float] = OrderedDict()
+        self._familiar: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, address: str, email: str) -> Attempt:
         """Count an attempt before it is tried.
@@ -79,7 +86,10 @@ class SignIns:
         Raises:
             Failure: RATE_LIMITED.
         """
-        attempt = Attempt(network=network_of(address), account=_digest(email), counted_for_account=False)
+        attempt = Attempt(network=network_of(address), account=_digest(email))
+        if attempt.account and attempt.pair in self._familiar:
+            take_or_refuse(self._pairs, attempt.pair, "sign_in_address_and_account")
+            return replace(attempt, is_familiar=True)
         take_or_refuse(self._addresses, attempt.network, "sign_in_address")
         if not attempt.account:
             return attempt
@@ -87,14 +97,19 @@ class SignIns:
         wait_seconds = self._accounts.take(attempt.account)
         if wait_seconds > 0.0 and self._failed_lately(attempt.pair):
             raise refusal("sign_in_account", wait_seconds)
-        return Attempt(network=attempt.network, account=attempt.account, counted_for_account=wait_seconds <= 0.0)
+        return replace(attempt, counted_for_account=wait_seconds <= 0.0)
 
     def succeeded(self, attempt: Attempt) -> None:
-        """Give back what an attempt was counted as: only failures use anything up."""
-        self._addresses.give_back(attempt.network)
+        """Give back what an attempt was counted as: only failures use anything up. The address is familiar now."""
+        if not attempt.is_familiar:
+            self._addresses.give_back(attempt.network)
         if attempt.account:
             self._pairs.give_back(attempt.pair)
             self._failed_at_seconds.pop(attempt.pair, None)
+            self._familiar[attempt.pair] = None
+            self._familiar.move_to_end(attempt.pair)
+            if len(self._familiar) > FAMILIAR_MAX:
+                self._familiar.popitem(last=False)
         if attempt.counted_for_account:
             self._accounts.give_back(attempt.account)
 

@@ -132,7 +132,7 @@ async def test_only_changes_that_anyone_may_make_are_taken_from_the_stricter_buc
 
 async def test_only_a_sign_in_that_succeeds_gives_its_token_back() -> None:
     channel = Channel(auth.CreateSessionResponse())
-    way = calls(channel, sign_in_address_per_minute=1)
+    way = calls(channel, sign_in_pair_per_minute=1)
     for _ in range(3):
         await way.unary(CREATE_SESSION, auth.CreateSessionRequest(email="a@b.example"), scope())
     channel.answer = wrong_password()

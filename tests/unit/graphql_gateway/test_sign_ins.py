@@ -40,6 +40,23 @@ def test_no_guesses_from_elsewhere_refuse_the_owner(guesses: list[int]) -> None:
     tried.succeeded(tried.begin(OWNERS_ADDRESS, OWNER))
 
 
+def test_an_owner_who_signed_in_before_and_mistypes_is_not_kept_out_by_strangers() -> None:
+    tried = sign_ins(sign_in_account_per_minute=2, sign_in_address_per_minute=3)
+    tried.succeeded(tried.begin(OWNERS_ADDRESS, OWNER))
+    for number in range(40):
+        fail(tried, f"198.51.100.{number}")
+    for number in range(10):
+        fail(tried, OWNERS_ADDRESS, f"p{number}@b.example")
+    assert fail(tried, OWNERS_ADDRESS)
+    tried.succeeded(tried.begin(OWNERS_ADDRESS, OWNER))
+
+
+def test_a_familiar_address_guesses_a_few_times_a_minute_too() -> None:
+    tried = sign_ins(sign_in_pair_per_minute=3)
+    tried.succeeded(tried.begin(OWNERS_ADDRESS, OWNER))
+    assert sum(fail(tried, OWNERS_ADDRESS) for _ in range(10)) == 3
+
+
 def test_an_address_guesses_at_one_account_a_few_times_a_minute_however_it_is_spelled() -> None:
     tried = sign_ins(sign_in_pair_per_minute=2)
     assert [fail(tried, "192.0.2.1", email) for email in ("a@b.example", " A@B.example", "a@b.example")] == [
