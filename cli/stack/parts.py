@@ -1,7 +1,8 @@
 """The processes of the stack: what each is started with and how it says that it is ready.
 
 Each gets the secrets that are its own business and no others: the signing key is auth's, the peppers are auth's and
-the edge's, a service's passwords and data keys are its own, and so is the private key by which a process proves itself.
+the edge's, Redis' password is the limiter's, a service's passwords and data keys are its own, and so is the private key
+by which a process proves itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = (sys.executable, "-P", "-m")
 EDGE_DRAIN_SECONDS: Final = 5
 MAIL_FROM: Final = "Tollway <no-reply@tollway.localhost>"
+# The external servers' own; the limiter alone is told of Redis.
+NOT_INHERITED: Final = ("TOLLWAY_POSTGRES_ADMIN_DSN", "TOLLWAY_REDIS_URL")
 WITH_PEPPERS: Final = ("auth", "edge")
 WITH_DATA_KEYS: Final = ("auth", "billing", "notification")
 WITH_PAGE_TOKENS: Final = ("auth", "billing", "metering")
@@ -81,8 +84,8 @@ def parts(installation: Installation, inherited: Mapping[str, str]) -> list[Part
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return this process's environment without what opens more than a part may: the external server's admin."""
-    return {name: value for name, value in os.environ.items() if name != "TOLLWAY_POSTGRES_ADMIN_DSN"}
+    """Return this process's environment without what opens more than every part may."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
 
 
 def _shared_environment(installation: Installation) -> dict[str, str]:
@@ -104,8 +107,9 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         f"{prefix}_DSN": installation.postgres.dsn(tenant),
         f"{prefix}_SYSTEM_DSN": installation.postgres.dsn(system),
         **installation.secrets.process_environment(name),
-        "TOLLWAY_REDIS_URL": installation.redis_url,
     }
+    if name == "ratelimit":
+        environment["TOLLWAY_REDIS_URL"] = installation.redis_url
     if name in WITH_DATA_KEYS:
         environment[f"{prefix}_DATA_KEYS"] = installation.secrets.data_keys(name)
     if name in WITH_PAGE_TOKENS:

@@ -35,6 +35,7 @@ def test_signing_key_and_peppers_stay_with_whom_they_concern(installation):
             ("billing's data keys", installation.secrets.data_keys("billing")),
             ("auth's page token key", installation.secrets.page_token_key("auth")),
             *((f"key of {name}", installation.secrets.process_key(name).hex()) for name in PROCESSES),
+            ("Redis", installation.redis_url),
             ("installation secret", installation.secrets.installation_secret),
             ("superuser", installation.secrets.postgres_passwords["postgres"]),
             ("owner", installation.secrets.postgres_passwords["tollway_owner"]),
@@ -50,6 +51,7 @@ def test_signing_key_and_peppers_stay_with_whom_they_concern(installation):
         "key of edge_proxy": {"edge"},
         "key of graphql_gateway": {"gateway"},
         "key of cli": set(),
+        "Redis": {"ratelimit"},
         "installation secret": set(),
         "superuser": set(),
         "owner": set(),
@@ -77,9 +79,11 @@ def test_kafka_is_told_to_whom_it_concerns_only_where_there_is_one(installation)
 def test_what_the_user_set_reaches_the_processes_but_not_the_admins_password(installation, monkeypatch):
     monkeypatch.setenv("TOLLWAY_LOG_LEVEL", "debug")
     monkeypatch.setenv("TOLLWAY_POSTGRES_ADMIN_DSN", "postgresql://admin:admin@db/x")
+    monkeypatch.setenv("TOLLWAY_REDIS_URL", "redis://:secret@elsewhere/0")
     monkeypatch.setenv("TOLLWAY_SMTP_URL", "smtp://mail.example:25")
     inherited = inherited_environment()
     environment = part_environment(installation, "notification", inherited)
     assert environment["TOLLWAY_LOG_LEVEL"] == "debug"
     assert environment["TOLLWAY_SMTP_URL"] == "smtp://mail.example:25"
     assert "TOLLWAY_POSTGRES_ADMIN_DSN" not in environment
+    assert "TOLLWAY_REDIS_URL" not in environment
