@@ -2,7 +2,8 @@
 
 The gateway calls `auth` for strangers who have no credentials yet, and `auth` slows guessing down by address. The
 stranger's address travels as metadata together with the gateway's own process token, which vouches for it and for
-nothing else: the call stays anonymous. An address that nobody vouches for is ignored.
+nothing else: the call stays anonymous, or its caller's. An address that nobody vouches for is ignored, and so is one
+that a process of ours names which has no business with strangers (`VOUCHERS`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mesh.rpc.process_tokens import ProcessKeys, ProcessTokens, read_process_tok
 
 CLIENT_ADDRESS: Final = "x-tollway-client-address"
 VOUCHED_BY: Final = "x-tollway-vouched-by"
+VOUCHERS: Final = frozenset({"graphql_gateway"})
 _BEARER: Final = "Bearer "
 
 
@@ -36,8 +38,9 @@ def client_address(metadata: Mapping[str, Any], peer: str, keys: ProcessKeys, se
     address, token = str(metadata.get(CLIENT_ADDRESS, "")), str(metadata.get(VOUCHED_BY, ""))
     if address and token:
         try:
-            read_process_token(token.removeprefix(_BEARER), keys, service)
+            claims = read_process_token(token.removeprefix(_BEARER), keys, service)
         except (jwt.InvalidTokenError, KeyError):
             return peer.rpartition(":")[0]
-        return address
+        if claims["sub"] in VOUCHERS:
+            return address
     return peer.rpartition(":")[0]

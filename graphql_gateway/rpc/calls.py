@@ -118,7 +118,7 @@ class Calls:
         admission: How many changes a caller may make.
         sign_ins: How often anyone may guess.
         ids: Where idempotency keys come from.
-        vouch: Returns metadata that names the caller's address to a service where a call has no credentials.
+        vouch: Returns metadata that names the caller's address to a service: for throttles and the audit log.
         monotonic: Seconds that never go back.
     """
 
@@ -177,11 +177,12 @@ class Calls:
         return None
 
     def _metadata(self, rpc: Rpc[Any, Any], scope: RequestScope) -> Metadata:
+        address = self._vouch(scope.address, service_name(rpc.descriptor.containing_service))
         if rpc.anyone:
-            return self._vouch(scope.address, service_name(rpc.descriptor.containing_service))
+            return address
         if scope.identity.kind is IdentityKind.REFUSED:
             raise Failure.of(CredentialsInvalid())
-        return (("authorization", scope.authorization),) if scope.authorization else ()
+        return (("authorization", scope.authorization), *address) if scope.authorization else address
 
     def _callable(self, rpc: Rpc[Any, Any]) -> Callable[..., Any]:
         known = self._methods.get(rpc.path)

@@ -2,7 +2,9 @@
 
 Who is refused says so as often as they like, so repeats are counted in memory and one entry per minute and kind of
 denial carries their number. Kinds are bounded as well: from `KINDS_MAX` on, further ones of a minute share one entry
-without names. The log grows by `KINDS_MAX` entries and a few a minute at most. A first denial is written within
+without names. One source (the address of sign-ins, the caller of calls) has `KINDS_PER_SOURCE_MAX` of them, and what it
+does beyond shares an entry with its name, so one source cannot push what others do out of the log. The log grows by
+`KINDS_MAX` entries and a few a minute at most. A first denial is written within
 `DELAY_SECONDS`; a process that dies takes the counts of at most a minute along.
 
 A sign-in belongs to the organizations of the account's owner, so that they see who tries. What belongs to nobody, an
@@ -27,7 +29,8 @@ from mesh.rpc.errors import RpcError
 from services.auth import store
 from services.auth.model import AuditEntry
 
-KINDS_MAX: Final = 50
+KINDS_MAX: Final = 100
+KINDS_PER_SOURCE_MAX: Final = 10
 DELAY_SECONDS: Final = 1.0
 INTERVAL_SECONDS: Final = 60.0
 WRITE_SECONDS_MAX: Final = 5.0
@@ -51,6 +54,21 @@ class Denial:
     reason: str
     resource: str = ""
     organization_id: UUID = INSTALLATION
+
+    @property
+    def source(self) -> str:
+        """Return who causes it: whoever signs in chooses the account, so it is the address there."""
+        return self.address if self.action == SIGN_IN else self.account
+
+    def beyond_its_source(self) -> Denial:
+        """Return the entry that further denials of this source share."""
+        if self.action == SIGN_IN:
+            return replace(self, account=_OTHERS)
+        return replace(self, resource=f"rpc/{_OTHERS}")
+
+    def beyond_all(self) -> Denial:
+        """Return the entry that further denials of everybody share."""
+        return Denial(action=self.action, account=_OTHERS, address=_OTHERS, reason=self.reason)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,16 +102,20 @@ class Denials:
     def note(self, denial: Denial) -> None:
         """Note a denial."""
         now = self._clock.now()
+        if denial not in self._pending and self._kinds_of(denial.source) >= KINDS_PER_SOURCE_MAX:
+            denial = denial.beyond_its_source()
+        if denial not in self._pending and len(self._pending) >= KINDS_MAX:
+            denial = denial.beyond_all()
         repeats = self._pending.get(denial)
-        if repeats is None and len(self._pending) >= KINDS_MAX:
-            denial = Denial(action=denial.action, account=_OTHERS, address=_OTHERS, reason=denial.reason)
-            repeats = self._pending.get(denial)
         if repeats is None:
             self._pending[denial] = _Repeats(count=1, first_time=now, last_time=now)
         else:
             repeats.count += 1
             repeats.last_time = now
         self._noted.set()
+
+    def _kinds_of(self, source: str) -> int:
+        return sum(each.source == source for each in self._pending)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Write what was noted, now and then, until told to stop; then write the rest."""

@@ -187,6 +187,35 @@ async def test_a_flood_of_denials_does_not_fill_the_audit_log(
     assert sum(entry["count"] for entry in found) == denials.KINDS_MAX * 4
 
 
+async def test_a_flood_from_one_address_does_not_hide_what_others_do(
+    auth: Any, acme: SeededOrganization, verified: list[str]
+) -> None:
+    for number in range(denials.KINDS_MAX + 10):
+        await sign_in(auth, f"{number}@acme.example", WRONG, "203.0.113.9")
+    await sign_in(auth, acme.email, WRONG, "203.0.113.8")
+    assert [entry["address"] for entry in await entries(auth, acme.organization_id)] == ["203.0.113.8"]
+    flood = await entries(auth, INSTALLATION)
+    assert {entry["address"] for entry in flood} == {"203.0.113.9"}
+    assert len(flood) <= denials.KINDS_PER_SOURCE_MAX + 2
+    assert sum(entry["count"] for entry in flood) == denials.KINDS_MAX + 10
+
+
+def test_a_caller_that_is_denied_everywhere_is_named_in_its_organization(auth: Any, acme: SeededOrganization) -> None:
+    for number in range(denials.KINDS_PER_SOURCE_MAX * 2):
+        denial = denials.Denial(
+            action=denials.CALL,
+            account="somebody",
+            address="a",
+            reason="R",
+            resource=f"rpc/{number}",
+            organization_id=acme.organization_id,
+        )
+        auth.denials.note(denial)
+    kinds = {(each.account, each.organization_id) for each in auth.denials._pending}
+    assert kinds == {("somebody", acme.organization_id)}
+    assert len(auth.denials._pending) == denials.KINDS_PER_SOURCE_MAX + 1
+
+
 async def test_denials_are_kept_until_the_database_takes_them(
     auth: Any, acme: SeededOrganization, verified: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ async def test_an_rpc_that_asks_for_no_credentials_is_sent_none() -> None:
     assert "authorization" not in channel.calls[0]["metadata"]
 
 
-async def test_a_call_without_credentials_names_the_callers_address() -> None:
+async def test_a_call_names_the_callers_address_with_credentials_and_without() -> None:
     channel = Channel(billing.ListPlansResponse())
     way = Calls(
         channel,
@@ -105,7 +105,9 @@ async def test_a_call_without_credentials_names_the_callers_address() -> None:
         monotonic=ManualClock(NOW).monotonic,
     )
     await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())
-    assert channel.calls[0]["metadata"] == {"x-tollway-client-address": "192.0.2.1"}
+    await way.unary(GET_ORGANIZATION, auth.GetOrganizationRequest(), scope())
+    named = {"x-tollway-client-address": "192.0.2.1"}
+    assert [call["metadata"] for call in channel.calls] == [named, {"authorization": "Bearer t", **named}]
 
 
 async def test_a_change_always_has_a_key_of_its_own() -> None:

@@ -193,7 +193,7 @@ def test_one_key_stands_for_one_process():
     ProcessKeys([("billing", key), ("billing", key)])
 
 
-def test_an_address_is_believed_where_a_process_vouches_for_it_to_this_service():
+def test_an_address_is_believed_where_the_gateway_vouches_for_it_to_this_service():
     peer = "ipv4:198.51.100.1:50000"
     vouched = dict(vouched_address(process_tokens("graphql_gateway"), "192.0.2.7", "auth"))
     assert client_address(vouched, peer, PROCESS_KEYS, "auth") == "192.0.2.7"
@@ -201,6 +201,7 @@ def test_an_address_is_believed_where_a_process_vouches_for_it_to_this_service()
         ("billing", vouched),
         ("auth", {**vouched, "x-tollway-vouched-by": "Bearer x.y.z"}),
         ("auth", {"x-tollway-client-address": "192.0.2.7"}),
+        ("auth", dict(vouched_address(process_tokens("edge_proxy"), "192.0.2.7", "auth"))),
         (
             "auth",
             dict(
