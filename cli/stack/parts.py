@@ -16,7 +16,7 @@ from typing import Final
 
 from cli.stack.installation import Installation
 from cli.stack.servers.roles import service_logins
-from contract.services import SERVICES
+from contract.services import RATELIMIT, SERVICES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # A process runs in the folder that the user is in, so that relative paths of theirs mean what they say. Nothing there
@@ -108,7 +108,7 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         f"{prefix}_SYSTEM_DSN": installation.postgres.dsn(system),
         **installation.secrets.process_environment(name),
     }
-    if name == "ratelimit":
+    if name == RATELIMIT.name:
         environment["TOLLWAY_REDIS_URL"] = installation.redis_url
     if name in WITH_DATA_KEYS:
         environment[f"{prefix}_DATA_KEYS"] = installation.secrets.data_keys(name)

@@ -7,8 +7,11 @@ may be lost, come twice or be made up (PostgreSQL lets every role notify on ever
 every new connection, and when too many notices came to remember them all. Between those, `changed` gets the payloads
 that came, each once however often it came.
 
-**Bounds.** At most `PAYLOADS_MAX` payloads of `PAYLOAD_LENGTH_MAX` characters are remembered; longer ones are none of
-ours and are dropped. After each call there is a pause, so that a flood costs a bounded number of reads.
+**Bounds.** At most `NOTICES_MAX` notices come between two calls; payloads of more than `PAYLOAD_LENGTH_MAX` characters
+are none of ours and are dropped. After each call there is a pause, so that a flood costs a bounded number of reads. A
+flood also costs the event loop a callback per notice, millions a second, and PostgreSQL can forbid it to no role. So
+the connection that it comes over is closed at once, a new one is made after `PAUSE_AFTER_OVERFLOW_SECONDS`, and
+everything is read again. That is no loss: nothing stays unread for longer than that pause, and `lost` is not called.
 
 **Failure.** A server that goes away says nothing to an idle listener, and a cut cable says nothing to anybody, so the
 line is tried once a heartbeat. When it fails, `lost` is called and a new connection is made after a pause. Whatever
@@ -32,7 +35,7 @@ TIMEOUT_SECONDS: Final = 2.0
 RECONNECT_SECONDS: Final = 0.5
 PAUSE_SECONDS: Final = 0.02
 PAUSE_AFTER_OVERFLOW_SECONDS: Final = 1.0
-PAYLOADS_MAX: Final = 10_000
+NOTICES_MAX: Final = 10_000
 PAYLOAD_LENGTH_MAX: Final = 200
 
 Changed = Callable[[frozenset[str]], Awaitable[None]]
@@ -44,6 +47,10 @@ _GAPS: Final = Counter(
 _EXPECTED: Final = (OSError, TimeoutError, RpcError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 log = structlog.get_logger()
+
+
+class _Flooded(Exception):
+    """More notices came than are remembered."""
 
 
 def _nothing() -> None:
@@ -70,15 +77,20 @@ async def follow(
         refresh_seconds: Calls `read_all` after that long without a notice, as a safety net.
     """
     while True:
+        is_flooded = False
         try:
             await _follow_once(dsn, channel, changed, read_all, refresh_seconds)
+        except _Flooded:
+            is_flooded = True
+            log.warning("listener_flooded", channel=channel)
         except _EXPECTED as error:
             log.warning("listener_lost", channel=channel, detail=repr(error))
         except Exception:  # the loop's edge: a listener that stays away would leave old state in force
             log.exception("listener_failed", channel=channel)
         finally:
-            lost()
-        await asyncio.sleep(RECONNECT_SECONDS)
+            if not is_flooded:
+                lost()
+        await asyncio.sleep(PAUSE_AFTER_OVERFLOW_SECONDS if is_flooded else RECONNECT_SECONDS)
 
 
 async def _follow_once(
@@ -93,14 +105,14 @@ async def _follow_once(
         cause = "connected"
         while True:
             payloads = frozenset[str]() if cause else await notices.take(refresh_seconds)
-            if cause or payloads is None:
-                _GAPS.labels(channel, cause or "overflow").inc()
+            if cause:
+                _GAPS.labels(channel, cause).inc()
                 await read_all()
-                await asyncio.sleep(PAUSE_SECONDS if cause else PAUSE_AFTER_OVERFLOW_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
             elif payloads:
                 await changed(payloads)
                 await asyncio.sleep(PAUSE_SECONDS)
-            cause = "" if payloads is None or payloads or cause else "refresh"
+            cause = "" if payloads or cause else "refresh"
     finally:
         if beating is not None:
             beating.cancel()
@@ -121,28 +133,28 @@ class _Notices:
 
     def __init__(self) -> None:
         self._payloads: set[str] = set()
-        self._overflown = False
+        self._count = 0
         self._failure: Exception | None = None
         self._woken = asyncio.Event()
 
-    def note(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
-        """Remember a payload."""
-        if len(payload) > PAYLOAD_LENGTH_MAX:
-            return
-        if len(self._payloads) >= PAYLOADS_MAX:
-            self._overflown = True
+    def note(self, connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        """Remember a payload; too many of them close the connection that they come over."""
+        self._count += 1
+        if self._count > NOTICES_MAX:
+            self.fail(_Flooded())
             self._payloads.clear()
-        if not self._overflown:
+            connection.terminate()
+        elif len(payload) <= PAYLOAD_LENGTH_MAX:
             self._payloads.add(payload)
-        self._woken.set()
+            self._woken.set()
 
     def fail(self, error: Exception) -> None:
-        """End the wait: nothing is heard any more."""
-        self._failure = error
+        """End the wait: nothing is heard any more. What failed first is what is told."""
+        self._failure = self._failure or error
         self._woken.set()
 
-    async def take(self, seconds_max: float | None) -> frozenset[str] | None:
-        """Return what was heard, waiting for the first; nothing after `seconds_max`, None where it was too much.
+    async def take(self, seconds_max: float | None) -> frozenset[str]:
+        """Return what was heard, waiting for the first; nothing after `seconds_max`.
 
         Raises:
             Exception: What `fail` was given.
@@ -155,6 +167,5 @@ class _Notices:
         self._woken.clear()
         if self._failure is not None:
             raise self._failure
-        payloads, self._payloads = self._payloads, set()
-        overflown, self._overflown = self._overflown, False
-        return None if overflown else frozenset(payloads)
+        payloads, self._payloads, self._count = self._payloads, set(), 0
+        return frozenset(payloads)

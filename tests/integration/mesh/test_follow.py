@@ -23,9 +23,11 @@ class Reader:
         self.told = asyncio.Queue()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.busy = asyncio.Event()
         self.fails = 0
 
     async def changed(self, payloads):
+        self.busy.set()
         await self.gate.wait()
         if self.fails:
             self.fails -= 1
@@ -102,15 +104,43 @@ async def test_a_reader_that_fails_reads_everything_again(database, sender):
         assert [await reader.next(), await reader.next()] == ["lost", "all"]
 
 
-async def test_a_flood_is_remembered_within_bounds_and_then_read_from_the_tables(database, sender, monkeypatch):
+async def listeners(database):
+    admin = await asyncpg.connect(database.dsn("admin"))
+    try:
+        return await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tollway_ratelimit_system'"
+            " AND datname = current_database()"
+        )
+    finally:
+        await admin.close()
+
+
+async def test_a_flood_is_not_listened_to_and_then_everything_is_read_from_the_tables(database, sender, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_AFTER_OVERFLOW_SECONDS", 3_600.0)
+    monkeypatch.setattr(module, "NOTICES_MAX", 50)
+    async with followed(database.dsn("ratelimit_system")) as reader:
+        # The reader is busy all the while, and the same word again and again is a flood as well.
+        reader.gate.clear()
+        await notify(sender, "first")
+        await asyncio.wait_for(reader.busy.wait(), WAIT_SECONDS)
+        for _ in range(module.NOTICES_MAX + 1):
+            await notify(sender, "x")
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await listeners(database):
+                await asyncio.sleep(0.01)
+
+
+async def test_after_a_flood_everything_is_read_again_and_nothing_counts_as_lost(database, sender, monkeypatch):
     monkeypatch.setattr(module, "PAUSE_AFTER_OVERFLOW_SECONDS", 0.0)
     async with followed(database.dsn("ratelimit_system")) as reader:
         reader.gate.clear()
         await notify(sender, "first")
-        # Once this is with the server's queue, so is the whole flood.
-        await notify(sender, *(str(number) for number in range(module.PAYLOADS_MAX + 2)))
+        await notify(sender, *(str(number) for number in range(module.NOTICES_MAX + 2)))
         reader.gate.set()
-        await reader.until("all")
+        heard = []
+        while "all" not in heard:
+            heard.append(await reader.next())
+        assert "lost" not in heard
         await notify(sender, "after")
         await reader.until({"after"})
 
