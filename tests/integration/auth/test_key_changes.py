@@ -221,7 +221,7 @@ async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> N
     try:
         await admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ILIKE 'LISTEN%'"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = ''"
         )
     finally:
         await admin.close()
