@@ -42,6 +42,8 @@ STABLE_SECONDS: Final = 10.0
 FIRST_START_SECONDS_MAX: Final = 5.0
 DISK_RETRY_SECONDS: Final = 1.0
 REPORT_TIMEOUT_SECONDS: Final = 0.3
+# Workers report once a second. One that hangs keeps what it accepted, and its last report says nothing any more.
+SILENCE_SECONDS_MAX: Final = 5.0
 REPORT_BYTES_MAX: Final = 16 << 20
 # After a worker's own bounds for draining and flushing.
 STOP_GRACE_SECONDS: Final = 10.0
@@ -60,6 +62,7 @@ class WorkerProcess:
     writer: asyncio.StreamWriter
     routes_version: int
     report: dict[str, Any] = field(default_factory=dict)
+    reported_at: float = 0.0
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -200,6 +203,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 worker.report = json.loads(line)
+                worker.reported_at = asyncio.get_running_loop().time()
                 worker.reported.set()
                 self._tell_routes(worker)
                 self._turn_away_or_not()
@@ -277,12 +281,16 @@ class Supervisor:
         return web.json_response({"status": "live"})
 
     async def _ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        workers = await self._ask_workers()
+        started = [worker for worker in await self._ask_workers() if worker.report]
+        silent_since = asyncio.get_running_loop().time() - SILENCE_SECONDS_MAX
+        workers = [worker for worker in started if worker.reported_at >= silent_since]
         expected = self._settings.edge_workers or len(os.sched_getaffinity(0))
         is_ready = any(worker.report.get("ready") for worker in workers)
         degraded = sorted({reason for worker in workers for reason in worker.report.get("degraded", [])})
         if is_ready and sum(1 for worker in workers if worker.report.get("ready")) < expected:
             degraded.append("edge: not every worker is ready")
+        if len(workers) < len(started):
+            degraded.append(f"edge: {len(started) - len(workers)} of {len(started)} workers hang: they do not report")
         if self._refused:
             degraded.append(self._refused)
         body = {"status": "ready" if is_ready else "not ready", "degraded": degraded}

@@ -371,6 +371,31 @@ async def test_on_a_disk_that_is_full_at_the_start_clients_get_503_at_once_and_i
     assert await statuses_until(running, 200) <= {503}
 
 
+async def test_workers_that_hang_are_told_and_the_edge_is_not_ready_without_others(running):
+    async def health(status: int, *parts: str) -> None:
+        async with asyncio.timeout(60):
+            while True:
+                async with running.session.get(f"http://127.0.0.1:{running.admin_port}/health/ready") as got:
+                    reasons = " ".join((await got.json())["degraded"])
+                    if got.status == status and all(part in reasons for part in parts):
+                        return
+                await asyncio.sleep(0.05)
+
+    first, second = await running.pids()
+    try:
+        os.kill(first, signal.SIGSTOP)
+        await health(200, "edge: 1 of 2 workers hang", "edge: not every worker is ready")
+        os.kill(second, signal.SIGSTOP)
+        await health(503, "edge: 2 of 2 workers hang")
+    finally:
+        for pid in (first, second):
+            os.kill(pid, signal.SIGCONT)
+    await health(200)
+    async with asyncio.timeout(60):
+        while not await running.is_ready():
+            await asyncio.sleep(0.05)
+
+
 async def test_while_no_worker_lives_clients_are_turned_away_at_once(running):
     for pid in await running.pids():
         os.kill(pid, signal.SIGKILL)
