@@ -87,7 +87,8 @@ def folded(path: str) -> str:
 
     Letters beyond ASCII are folded as well, but never onto an ASCII letter: upstreams agree on that.
     """
-    return _BEYOND_ASCII.sub(_folded_letters, path.lower())
+    name = path.lower()
+    return _BEYOND_ASCII.sub(_folded_letters, name) if "%" in name else name
 
 
 def normal_host(raw: bytes) -> str:

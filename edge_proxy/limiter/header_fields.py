@@ -23,7 +23,8 @@ def limit_lines(policy: CompiledPolicy | None, verdict: ratelimit.Verdict, now_s
     """
     if policy is None or not policy.limits:
         return b""
-    remaining, reset_ms = list(verdict.remaining), list(verdict.reset_ms)
+    # A slice is a list already; `list()` would fetch the numbers one by one.
+    remaining, reset_ms = verdict.remaining[:], verdict.reset_ms[:]
     limits = policy.limits
     if len(remaining) != len(limits) or len(reset_ms) != len(limits):
         return b""

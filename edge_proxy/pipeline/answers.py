@@ -68,7 +68,7 @@ def forwarded_fields(fields: list[tuple[bytes, bytes]], *, date: bytes) -> list[
             lines.append(b"%b: %b\r\n" % (name, value))
             if lower == b"date":
                 has_date = True
-        elif lower == b"connection":
+        elif lower == b"connection" and value != b"keep-alive":
             tokens = {token.strip().lower() for token in value.split(b",")}
             nominated = tokens if nominated is None else nominated | tokens
     if nominated is not None and not nominated <= _CONNECTION_OPTIONS:

@@ -139,12 +139,12 @@ class RouteTable:
             path: Path in normal form, without query and parameters.
         """
         match self._case:
+            case Case.GUARDED:
+                return self._match_guarded(host, method, path)
             case Case.EXACT:
                 return _find(self._root, host, method, path)
             case Case.INSENSITIVE:
                 return _find(self._folded_root, host, method, folded(path))
-            case Case.GUARDED:
-                return self._match_guarded(host, method, path)
 
     def _match_guarded(self, host: str, method: str, path: str) -> Route | MethodNotAllowed | CaseDiffers | None:
         found = _find(self._root, host, method, path)
@@ -160,21 +160,55 @@ class RouteTable:
 
 
 def _find(root: _Node, host: str, method: str, path: str) -> Route | MethodNotAllowed | None:
-    segments = path.split("/")[1:]
-    ends_with_slash = segments[-1] == ""
-    if ends_with_slash:
-        segments.pop()
-    allow: set[str] = set()
-    for candidates in _walk(root, segments, 0):
+    search = _Search(host, method, path)
+    # The first segment is what stands before the first slash: nothing.
+    found = search.walk(root, 1)
+    if found is not None:
+        return found
+    return MethodNotAllowed(allow=tuple(sorted(search.allow))) if search.allow else None
+
+
+class _Search:
+    """One look-up, the most specific place first; `allow` collects the methods of routes that do not take this one."""
+
+    __slots__ = ("_ends_with_slash", "_host", "_method", "_segments", "allow")
+
+    def __init__(self, host: str, method: str, path: str) -> None:
+        self._host = host
+        self._method = method
+        self._segments = path.split("/")
+        self._ends_with_slash = self._segments[-1] == ""
+        if self._ends_with_slash:
+            self._segments.pop()
+        self.allow: frozenset[str] = frozenset()
+
+    def walk(self, node: _Node, depth: int) -> Route | None:
+        """Return the route of the path's segments from `depth` on. Depth is bounded by the depth of the trie."""
+        found: Route | None = None
+        if depth == len(self._segments):
+            if node.full:
+                found = self._pick(node.full)
+        else:
+            segment = self._segments[depth]
+            literal = node.literals.get(segment)
+            if literal is not None:
+                found = self.walk(literal, depth + 1)
+            if found is None and node.parameter is not None and segment:
+                found = self.walk(node.parameter, depth + 1)
+        if found is None and node.prefix:
+            found = self._pick(node.prefix)
+        return found
+
+    def _pick(self, candidates: list[Route]) -> Route | None:
         for route in candidates:
-            if route.hosts and not _host_matches(route.hosts, host):
+            if route.hosts and not _host_matches(route.hosts, self._host):
                 continue
-            if route.is_slash_distinct and not route.is_prefix and ends_with_slash != route.path.endswith("/"):
+            if route.is_slash_distinct and not route.is_prefix and self._ends_with_slash != route.path.endswith("/"):
                 continue
-            if method in route.methods or (not route.methods and method != "TRACE"):
+            if self._method in route.methods or (not route.methods and self._method != "TRACE"):
                 return route
-            allow |= route.methods or COMMON_METHODS
-    return MethodNotAllowed(allow=tuple(sorted(allow))) if allow else None
+            self.allow |= route.methods or COMMON_METHODS
+        return None
 
 
 def _place(route: Route) -> tuple[str, bool]:
@@ -200,21 +234,6 @@ def _place_route(node: _Node, route: Route, path: str) -> None:
         else:
             node = node.literals.setdefault(segment, _Node())
     (node.prefix if route.is_prefix else node.full).append(route)
-
-
-def _walk(node: _Node, segments: list[str], depth: int) -> Iterable[list[Route]]:
-    """Yield candidate lists, the most specific place first. Depth is bounded by the depth of the trie."""
-    if depth == len(segments):
-        if node.full:
-            yield node.full
-    else:
-        literal = node.literals.get(segments[depth])
-        if literal is not None:
-            yield from _walk(literal, segments, depth + 1)
-        if node.parameter is not None and segments[depth]:
-            yield from _walk(node.parameter, segments, depth + 1)
-    if node.prefix:
-        yield node.prefix
 
 
 def _host_matches(patterns: tuple[str, ...], host: str) -> bool:

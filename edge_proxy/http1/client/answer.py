@@ -25,9 +25,11 @@ CONTENT_LENGTH_DIGITS_MAX: Final = 15
 # Answers that have no body, whatever their fields say (RFC 9110 sections 15.3.5 and 15.4.5).
 BODILESS_STATUS: Final = frozenset({204, 304})
 
+# The fields that frame the body or end the connection, by the lengths of their names.
+_DECISIVE_LENGTHS: Final = frozenset(map(len, (b"connection", b"content-length", b"transfer-encoding")))
+
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_PLAIN_END: Final = b"0\r\n\r\n"
 _TRAILER_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -57,7 +59,7 @@ class AnswerHead:
         MalformedAnswer: It cannot be read, or in more than one way.
     """
 
-    __slots__ = ("content_length", "fields", "framing", "is_reusable", "status")
+    __slots__ = ("content_length", "fields", "framing", "is_interim", "is_reusable", "status")
 
     def __init__(self, raw: bytes, *, is_head_request: bool) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
@@ -78,43 +80,39 @@ class AnswerHead:
             raise MalformedAnswer("switched protocols without being asked")
         self.content_length: int | None = None
         self.is_reusable = is_11
-        self.framing = self._read_framing(is_11=is_11, is_head_request=is_head_request)
+        # Another head follows.
+        self.is_interim = status <= INTERIM_MAX
+        is_chunked = self._sort_fields(is_11)
+        if is_head_request or self.is_interim or status in BODILESS_STATUS:
+            self.framing = Framing.NONE
+        elif is_chunked:
+            self.framing = Framing.CHUNKED
+        elif self.content_length is not None:
+            self.framing = Framing.COUNTED
+        else:
+            self.framing = Framing.UNTIL_CLOSE
+            self.is_reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field; called by the C parser."""
         self.fields.append((name, value))
 
-    @property
-    def is_interim(self) -> bool:
-        """Tell whether another head follows."""
-        return self.status <= INTERIM_MAX
-
-    def _read_framing(self, *, is_11: bool, is_head_request: bool) -> Framing:
-        """Decide where the body ends (RFC 9112 section 6.3)."""
-        is_chunked = self._sort_fields(is_11=is_11)
-        if is_head_request or self.is_interim or self.status in BODILESS_STATUS:
-            return Framing.NONE
-        if is_chunked:
-            return Framing.CHUNKED
-        if self.content_length is not None:
-            return Framing.COUNTED
-        self.is_reusable = False
-        return Framing.UNTIL_CLOSE
-
-    def _sort_fields(self, *, is_11: bool) -> bool:
+    def _sort_fields(self, is_11: bool) -> bool:
         """Read the fields that frame the body or end the connection; tell whether the body is chunked."""
         if len(self.fields) > HEADERS_MAX:
             raise MalformedAnswer(f"more than {HEADERS_MAX} fields")
         codings: list[bytes] | None = None
         for name, value in self.fields:
             # Lengths first: most fields are none of these, and lower-casing each of them costs more than all the rest.
-            match len(name):
-                case 14 if name.lower() == b"content-length":
-                    self._take_length(value)
-                case 17 if name.lower() == b"transfer-encoding":
-                    codings = [value] if codings is None else [*codings, value]
-                case 10 if name.lower() == b"connection":
-                    self._take_connection(value)
+            if len(name) not in _DECISIVE_LENGTHS:
+                continue
+            lower = name.lower()
+            if lower == b"content-length":
+                self._take_length(value)
+            elif lower == b"transfer-encoding":
+                codings = [value] if codings is None else [*codings, value]
+            elif lower == b"connection" and value != b"keep-alive":
+                self._take_connection(value)
         if codings is None:
             return False
         _check_codings(codings, is_11=is_11, has_length=self.content_length is not None)
@@ -127,8 +125,6 @@ class AnswerHead:
         self.content_length = int(value)
 
     def _take_connection(self, value: bytes) -> None:
-        if value == b"keep-alive":
-            return
         if b"close" in {token.strip().lower() for token in value.split(b",")}:
             self.is_reusable = False
 
@@ -149,7 +145,7 @@ class ChunkedBody:
     Trailers are bounded, checked and dropped: a trailer never becomes a field of the head.
     """
 
-    __slots__ = ("_in_trailer", "_left", "_line", "_needs_line_end", "_trailer_bytes", "is_complete")
+    __slots__ = ("_in_trailer", "_left", "_line", "_needs_line_end", "_trailer_bytes", "is_complete", "size")
 
     def __init__(self) -> None:
         self._left = 0
@@ -157,6 +153,8 @@ class ChunkedBody:
         self._needs_line_end = False
         self._in_trailer = False
         self._trailer_bytes = 0
+        # Bytes of the body so far.
+        self.size = 0
         self.is_complete = False
 
     def feed(self, data: bytes, pieces: list[bytes]) -> int:
@@ -168,14 +166,14 @@ class ChunkedBody:
         at, size = 0, len(data)
         while at < size and not self.is_complete:
             if not (self._left or self._line or self._needs_line_end or self._in_trailer):
-                after = self._take_whole_chunk(data, at, pieces)
-                if after:
-                    at = after
-                    continue
+                at = self._take_whole_chunks(data, at, pieces)
+                if self.is_complete or at == size:
+                    return at
             if self._left:
                 end = min(at + self._left, size)
                 pieces.append(data[at:end] if at or end < size else data)
                 self._left -= end - at
+                self.size += end - at
                 self._needs_line_end = self._left == 0
             else:
                 end = data.find(b"\n", at) + 1
@@ -191,20 +189,20 @@ class ChunkedBody:
             at = end
         return at
 
-    def _take_whole_chunk(self, data: bytes, at: int, pieces: list[bytes]) -> int:
-        """Take a chunk that is there whole and plain; return where it ends, or 0 where the slow way must look at it."""
-        if data.startswith(_PLAIN_END, at):
-            self.is_complete = True
-            return at + len(_PLAIN_END)
-        found = _PLAIN_CHUNK_LINE.match(data, at)
-        if found is None:
-            return 0
-        start = found.end()
-        end = start + int(found[1], 16)
-        if end == start or not data.startswith(b"\r\n", end):
-            return 0
-        pieces.append(data[start:end])
-        return end + 2
+    def _take_whole_chunks(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Take chunks that are there whole and plain; return where the slow way must look at what follows."""
+        while (found := _PLAIN_CHUNK_LINE.match(data, at)) is not None:
+            start = found.end()
+            end = start + int(found[1], 16)
+            if not data.startswith(b"\r\n", end):
+                break
+            at = end + 2
+            if end == start:
+                self.is_complete = True
+                break
+            pieces.append(data[start:end])
+            self.size += end - start
+        return at
 
     def _check_length(self, size: int) -> None:
         if self._in_trailer:

@@ -112,14 +112,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.fields: list[tuple[bytes, bytes]]
         self.content_length: int | None
         self.is_complete: bool
-        self._reset(is_head_request=False)
+        self._is_head_request = False
+        self._reset()
 
     # The exchange.
 
     def begin(self, head: bytes, *, head_request: bool) -> None:
         """Send a request's head (and whatever of its body stands behind it) and get ready for the answer."""
         if self.served:
-            self._reset(is_head_request=head_request)
+            self._reset()
         self._is_head_request = head_request
         self.served += 1
         if self.is_open:
@@ -327,10 +328,11 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_complete:
             used = 0
         elif self._chunked is not None:
-            before = len(self._chunks)
-            used = self._chunked.feed(data, self._chunks)
-            self._waiting_bytes += sum(map(len, self._chunks[before:]))
-            self.is_complete = self._chunked.is_complete
+            chunked = self._chunked
+            before = chunked.size
+            used = chunked.feed(data, self._chunks)
+            self._waiting_bytes += chunked.size - before
+            self.is_complete = chunked.is_complete
         else:
             if self._framing is Framing.COUNTED:
                 used = min(used, self._left)
@@ -350,8 +352,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_excess = True
         self.close()
 
-    def _reset(self, *, is_head_request: bool) -> None:
-        self._is_head_request = is_head_request
+    def _reset(self) -> None:
         self._framing = Framing.NONE
         self._left = 0
         self._chunked = None
