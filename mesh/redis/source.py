@@ -103,7 +103,7 @@ class UrlSource:
         self._options = url.options
 
     async def connection(self) -> AbstractConnection:
-        """Return a connection to it."""
+        """Open a connection to the one server."""
         return open_to(self._options)
 
 
@@ -120,7 +120,7 @@ class NodeSource:
         self._options = {**url.options, "host": host, "port": port}
 
     async def connection(self) -> AbstractConnection:
-        """Return a connection to it."""
+        """Open a connection to this node, whatever slots it has."""
         return open_to(self._options)
 
 

@@ -82,7 +82,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec(Generic[Settings]):
-    """What a service is."""
+    """What differs between services; `run` does the rest alike for all."""
 
     name: str
     descriptor: ServiceDescriptor

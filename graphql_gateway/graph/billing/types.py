@@ -15,7 +15,7 @@ from graphql_gateway.graph.times import from_timestamp
 
 @strawberry.type(description="An amount of money, exact.")
 class Money:
-    """Money."""
+    """An exact amount in the minor units of its currency."""
 
     amount_minor: Int64 = strawberry.field(description="In the currency's minor unit.")
     currency_code: str = strawberry.field(description="ISO 4217.")
@@ -28,7 +28,7 @@ class Money:
 
 @strawberry.type(description="A plan on offer.")
 class Plan(Node):
-    """A plan."""
+    """What an organization can subscribe to: the price, and what the price includes."""
 
     plan_id: str = strawberry.field(description="Stable name, for example starter.")
     name: str
@@ -43,7 +43,7 @@ class Plan(Node):
 
     @classmethod
     def from_proto(cls, proto: billing.Plan) -> Plan:
-        """Return a plan."""
+        """Read what billing says of a plan."""
         monthly_max = Int64(proto.requests_per_month_max) if proto.HasField("requests_per_month_max") else None
         return cls(
             id=global_id("Plan", proto.plan_id),
@@ -60,7 +60,7 @@ class Plan(Node):
 
 @strawberry.type(description="An organization's subscription.")
 class Subscription:
-    """A subscription."""
+    """The plan of an organization, and since when."""
 
     subscription_id: UUID
     organization_id: UUID
@@ -70,7 +70,7 @@ class Subscription:
 
     @classmethod
     def from_proto(cls, proto: billing.Subscription) -> Subscription:
-        """Return a subscription."""
+        """Read what billing says of a subscription."""
         return cls(
             subscription_id=UUID(proto.subscription_id),
             organization_id=UUID(proto.organization_id),
@@ -98,7 +98,7 @@ class InvoiceLine:
 
     @classmethod
     def from_proto(cls, proto: billing.InvoiceLine) -> InvoiceLine:
-        """Return a line."""
+        """Read what billing says of a line."""
         return cls(
             description=proto.description,
             quantity=Decimal(proto.quantity),
@@ -109,7 +109,7 @@ class InvoiceLine:
 
 @strawberry.type(description="What the current period costs so far.")
 class InvoicePreview:
-    """An invoice preview."""
+    """What the current period costs so far, line by line."""
 
     organization_id: UUID
     plan_id: str
@@ -121,7 +121,7 @@ class InvoicePreview:
 
     @classmethod
     def from_proto(cls, proto: billing.InvoicePreview) -> InvoicePreview:
-        """Return a preview."""
+        """Read what billing says of the current period."""
         return cls(
             organization_id=UUID(proto.organization_id),
             plan_id=proto.plan_id,

@@ -64,7 +64,7 @@ class Limits:
 
     @classmethod
     def from_proto(cls, proto: ratelimit.Policy) -> Limits:
-        """Return limits."""
+        """Read what ratelimit says of a policy."""
         return cls(
             organization_id=UUID(proto.organization_id),
             version=Int64(proto.version),

@@ -95,7 +95,7 @@ class UsageRow:
 
 @strawberry.type(description="Usage of an organization over a range.")
 class Usage:
-    """Usage."""
+    """The sums of a period, one row per bucket and group that was asked for."""
 
     organization_id: UUID
     start: datetime
