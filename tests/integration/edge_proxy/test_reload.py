@@ -117,6 +117,10 @@ async def test_ready_says_while_the_file_on_disk_is_not_the_one_in_force(reloada
 
 async def test_a_kept_connection_of_a_removed_upstream_is_closed(reloadable):
     edge = reloadable
+    # Kept for longer than the test waits, so that nothing but the reload closes it.
+    edge.routes = edge.routes.replace("connections_max: 100", "connections_max: 100, keep_alive_idle_seconds: 3600")
+    edge.worker._settings.edge_config.write_text(edge.routes)
+    edge.worker.reload()
     edge.upstream.script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
     await edge.request("/x")
     edge.worker._settings.edge_config.write_text(renamed(edge, "other"))
