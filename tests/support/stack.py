@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import grpc.aio
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
 from cli.stack.secrets import load
 from mesh.config import ProcessSettings
 from mesh.rpc.client import Clients
+from mesh.rpc.errors import from_grpc
 
 START_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 90.0
@@ -185,5 +187,8 @@ async def lift_limits(stack: Stack, organization: Mapping[str, Any], limit: int 
     clients = Clients(settings, process="cli")
     try:
         await clients.ratelimit.PutPolicy(ratelimit.PutPolicyRequest(policy=policy))
+    except grpc.aio.AioRpcError as error:
+        error.add_note(repr(from_grpc(error)))
+        raise
     finally:
         await clients.close()

@@ -33,7 +33,7 @@ async def auth(database: TestDatabase, cut_line: Line) -> AsyncIterator[Any]:
 
 
 async def snapshot(auth: Any) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             call = auth.stub.WatchKeys(pb.WatchKeysRequest(), metadata=auth.process("edge_proxy"))
             try:

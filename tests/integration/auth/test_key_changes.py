@@ -41,7 +41,7 @@ async def read_snapshot(call: Any, first: pb.WatchKeysResponse) -> list[pb.KeyGr
 
 async def changes_until(call: Any, state: int) -> set[bytes]:
     """Reads changes up to one with a state; what a test did before may come first, or in the same message."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = {grant.digest for grant in (await call.read()).grants if grant.state == state}
             if found:

@@ -50,7 +50,7 @@ async def ready_body(metrics_port: int) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/health/ready", timeout=30) as answer:
             return answer.read()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await asyncio.to_thread(get)

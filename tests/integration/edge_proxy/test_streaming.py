@@ -61,7 +61,7 @@ async def test_large_bodies_flow_both_ways_with_bounded_memory(edge):
 
     edge.upstream.script = echo
     payload = bytes(range(256)) * (size // 256)
-    async with edge.connection() as (reader, writer), asyncio.timeout(20):
+    async with edge.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(post(edge, extra=f"Content-Length: {size}\r\n") + payload)
         await reader.readuntil(b"\r\n\r\n")
         # The client does not read: everything must come to rest on bounded buffers.
@@ -168,7 +168,7 @@ async def test_answer_that_stops_in_the_middle_is_reset_after_the_idle_timeout(e
         return False
 
     edge.upstream.script = script
-    async with edge.connection() as (reader, writer), asyncio.timeout(20):
+    async with edge.connection() as (reader, writer), asyncio.timeout(60):
         writer.write(f"GET /quick HTTP/1.1\r\nHost: a\r\nX-API-Key: {edge.key}\r\n\r\n".encode())
         try:
             await reader.read()

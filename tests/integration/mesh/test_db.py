@@ -193,7 +193,7 @@ async def test_one_tenant_behind_a_lock_starves_nobody(db, database):
         async with owner.transaction():
             await owner.execute("SELECT 1 FROM ratelimit.locks WHERE organization_id = $1 FOR UPDATE", ONE)
             waiting = [asyncio.create_task(call(ONE)) for _ in range(50)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await admin.fetchval(
                     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'wide'"
                 ):

@@ -58,7 +58,7 @@ def send_request(**fields: Any) -> pb.SendEmailRequest:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             result = condition()
             if await result if asyncio.iscoroutine(result) else result:

@@ -216,7 +216,7 @@ async def test_head_that_is_too_large_gets_its_431_although_more_is_coming(site)
 
 
 async def test_client_that_goes_on_sending_after_its_refusal_is_cut_off(site):
-    async with site.connection() as (_, writer), asyncio.timeout(20):
+    async with site.connection() as (_, writer), asyncio.timeout(60):
         with pytest.raises(ConnectionError):
             await send_for_ever(writer)
     assert [refused.status for refused in site.refusals] == [431]
