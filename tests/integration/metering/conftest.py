@@ -56,12 +56,13 @@ class Running:
     """A server and how to call it as a process."""
 
     port: int
+    channel: grpc.aio.Channel
 
     def metadata(self, process: str) -> list[tuple[str, str]]:
         return process_metadata(process, "metering")
 
     def stub(self) -> MeteringServiceStub:
-        return MeteringServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{self.port}"))
+        return MeteringServiceStub(self.channel)
 
 
 @pytest.fixture
@@ -89,6 +90,7 @@ async def running(db: Database, ingester: Ingester) -> AsyncIterator[Running]:
         ids=RandomIds(),
         checks={"postgres": db.ping},
     )
-    yield Running(port=server.port)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Running(port=server.port, channel=channel)
     await server.stop(0.1)
     writer.cancel()
