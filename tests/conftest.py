@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import redis as redis_client
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.support.folders import open_folder
+from tests.support.mutants import PROFILE
 from tests.support.postgres import TestDatabase, TestPostgres, running_postgres
 from tests.support.redis import running_redis
 
@@ -22,11 +24,11 @@ grpc.aio.init_grpc_aio()
 
 # A property holds or not, however long an example takes on a busy machine.
 settings.register_profile("tollway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tollway")
 # For `make mutants`: that a property fails is enough there, and to look for its smallest example takes minutes.
 settings.register_profile(
     "first-failure", settings.get_profile("tollway"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )
+settings.load_profile(os.environ.get(PROFILE, "tollway"))
 
 
 @pytest.fixture(scope="session")

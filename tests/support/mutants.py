@@ -31,6 +31,8 @@ LIST = Path("tests/mutants.toml")
 FIELDS = {"law", "file", "before", "after", "tests"}
 TEST_SECONDS_MAX = 120
 RUN_SECONDS_MAX = 600
+# Read by tests/conftest.py; a copy without one runs its properties as they are.
+PROFILE = "TESTS_HYPOTHESIS_PROFILE"
 
 
 class MutantsError(Exception):
@@ -129,10 +131,9 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcomes:
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["--timeout", str(TEST_SECONDS_MAX), "--hypothesis-profile", "first-failure"]
-    command += ["--junitxml", str(report), *tests]
+    command += ["--timeout", str(TEST_SECONDS_MAX), "--junitxml", str(report), *tests]
     paths = os.pathsep.join([str(copy), str(copy / "gen" / "python")])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", PROFILE: "first-failure"}
     try:
         subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False, timeout=RUN_SECONDS_MAX)
     except subprocess.TimeoutExpired:

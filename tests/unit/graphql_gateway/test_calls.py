@@ -110,6 +110,13 @@ async def test_a_call_names_the_callers_address_with_credentials_and_without() -
     assert [call["metadata"] for call in channel.calls] == [named, {"authorization": "Bearer t", **named}]
 
 
+async def test_a_request_with_text_that_no_field_can_hold_reaches_no_service() -> None:
+    channel = Channel(auth.Organization())
+    with pytest.raises(Failure, match="INVALID_FIELDS"):
+        await calls(channel).unary(GET_ORGANIZATION, auth.GetOrganizationRequest(organization_id="a\0b"), scope())
+    assert channel.calls == []
+
+
 async def test_a_change_always_has_a_key_of_its_own() -> None:
     channel = Channel(auth.CreateApiKeyResponse())
     way = calls(channel)
