@@ -176,7 +176,7 @@ async def lift_limits(stack: dict[str, Any], organization_id: str) -> None:
             counts_billable_only=True,
         ),
     ]
-    policy = ratelimit.Policy(organization_id=str(uuid.UUID(organization_id)), version=2**62, windows=windows)
+    policy = ratelimit.Policy(organization_id=str(uuid.UUID(organization_id)), version=2**52, windows=windows)
     await clients.ratelimit.PutPolicy(ratelimit.PutPolicyRequest(policy=policy))
     await clients.close()
 
