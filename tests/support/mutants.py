@@ -98,6 +98,18 @@ def _complaints(root: Path, entry: dict[str, object]) -> Iterator[str]:
             yield f"there is no test {test}"
 
 
+def matching_of(mutants: Sequence[Mutant], words: str) -> list[Mutant]:
+    """Return the mutants whose law or file contains some words.
+
+    Raises:
+        MutantsError: There is none.
+    """
+    found = [each for each in mutants if words in each.law or words in each.file]
+    if not found:
+        raise MutantsError(f"no law and no file contains {words!r}")
+    return found
+
+
 def choose(mutants: Sequence[Mutant], sample: int | None, seed: str) -> list[Mutant]:
     """Return the mutants to run: all of them, or some chosen by the seed."""
     if sample is None or sample >= len(mutants):
@@ -214,7 +226,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     given = parser.parse_args(arguments)
     begun = time.monotonic()
     try:
-        matching = [each for each in read(root) if given.match in each.law or given.match in each.file]
+        matching = matching_of(read(root), given.match)
         chosen = choose(matching, given.sample, given.seed)
         with scratch_copy(root) as copy:
             require_green(copy, chosen)

@@ -133,3 +133,9 @@ def test_no_further_mutant_begins_after_the_time_is_over(repository, capsys):
     listed(repository, law="doubling again", after="number * 3")
     assert mutants.main(["--seconds-max", "0"], repository) == 0
     assert "1 of 2 mutants: 1 killed" in capsys.readouterr().out
+
+
+def test_words_that_no_law_contains_run_nothing(repository, capsys):
+    listed(repository)
+    assert mutants.main(["--match", "no such law"], repository) == 1
+    assert "no law and no file contains 'no such law'" in capsys.readouterr().err
