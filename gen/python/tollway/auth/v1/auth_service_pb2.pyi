@@ -3,1018 +3,157 @@
 isort:skip_file
 Organizations, people, sessions, service accounts, API keys and the audit log."""
 
-from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import message as _message
-from google.protobuf import struct_pb2 as _struct_pb2
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
-from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from tollway.options.v1 import access_pb2 as _access_pb2
-import builtins as _builtins
-import sys
-import typing as _typing
-
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
-else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+from tollway.auth.v1.api_keys_pb2 import ApiKey as ApiKey
+from tollway.auth.v1.api_keys_pb2 import BatchGetApiKeysRequest as BatchGetApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import BatchGetApiKeysResponse as BatchGetApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import CreateApiKeyRequest as CreateApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import CreateApiKeyResponse as CreateApiKeyResponse
+from tollway.auth.v1.api_keys_pb2 import GetApiKeyRequest as GetApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import ImportApiKeysRequest as ImportApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import ImportApiKeysResponse as ImportApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import ImportedApiKey as ImportedApiKey
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_LIVE as KEY_MODE_LIVE
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_TEST as KEY_MODE_TEST
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_UNSPECIFIED as KEY_MODE_UNSPECIFIED
+from tollway.auth.v1.api_keys_pb2 import KeyMode as KeyMode
+from tollway.auth.v1.api_keys_pb2 import ListApiKeysRequest as ListApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import ListApiKeysResponse as ListApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import RevokeApiKeyRequest as RevokeApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import RotateApiKeyRequest as RotateApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import UpdateApiKeyRequest as UpdateApiKeyRequest
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_CSV as AUDIT_EXPORT_FORMAT_CSV
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_JSONL as AUDIT_EXPORT_FORMAT_JSONL
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_UNSPECIFIED as AUDIT_EXPORT_FORMAT_UNSPECIFIED
+from tollway.auth.v1.audit_pb2 import AppendAuditEntriesRequest as AppendAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import AppendAuditEntriesResponse as AppendAuditEntriesResponse
+from tollway.auth.v1.audit_pb2 import AuditEntry as AuditEntry
+from tollway.auth.v1.audit_pb2 import AuditExportFormat as AuditExportFormat
+from tollway.auth.v1.audit_pb2 import AuditFilter as AuditFilter
+from tollway.auth.v1.audit_pb2 import ExportAuditEntriesRequest as ExportAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import ExportAuditEntriesResponse as ExportAuditEntriesResponse
+from tollway.auth.v1.audit_pb2 import ListAuditEntriesRequest as ListAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import ListAuditEntriesResponse as ListAuditEntriesResponse
+from tollway.auth.v1.key_grants_pb2 import ImportedPrefixes as ImportedPrefixes
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_ACTIVE as KEY_STATE_ACTIVE
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_ORGANIZATION_SUSPENDED as KEY_STATE_ORGANIZATION_SUSPENDED
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_REVOKED as KEY_STATE_REVOKED
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_UNSPECIFIED as KEY_STATE_UNSPECIFIED
+from tollway.auth.v1.key_grants_pb2 import KeyGrant as KeyGrant
+from tollway.auth.v1.key_grants_pb2 import KeyState as KeyState
+from tollway.auth.v1.key_grants_pb2 import ResolveKeysRequest as ResolveKeysRequest
+from tollway.auth.v1.key_grants_pb2 import ResolveKeysResponse as ResolveKeysResponse
+from tollway.auth.v1.key_grants_pb2 import WatchKeysRequest as WatchKeysRequest
+from tollway.auth.v1.key_grants_pb2 import WatchKeysResponse as WatchKeysResponse
+from tollway.auth.v1.members_pb2 import AcceptInvitationRequest as AcceptInvitationRequest
+from tollway.auth.v1.members_pb2 import CancelInvitationRequest as CancelInvitationRequest
+from tollway.auth.v1.members_pb2 import ChangeMemberRoleRequest as ChangeMemberRoleRequest
+from tollway.auth.v1.members_pb2 import DeclineInvitationRequest as DeclineInvitationRequest
+from tollway.auth.v1.members_pb2 import DeclineInvitationResponse as DeclineInvitationResponse
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_ACCEPTED as INVITATION_STATE_ACCEPTED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_CANCELLED as INVITATION_STATE_CANCELLED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_DECLINED as INVITATION_STATE_DECLINED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_EXPIRED as INVITATION_STATE_EXPIRED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_PENDING as INVITATION_STATE_PENDING
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_UNSPECIFIED as INVITATION_STATE_UNSPECIFIED
+from tollway.auth.v1.members_pb2 import Invitation as Invitation
+from tollway.auth.v1.members_pb2 import InvitationState as InvitationState
+from tollway.auth.v1.members_pb2 import InviteMemberRequest as InviteMemberRequest
+from tollway.auth.v1.members_pb2 import LeaveOrganizationRequest as LeaveOrganizationRequest
+from tollway.auth.v1.members_pb2 import LeaveOrganizationResponse as LeaveOrganizationResponse
+from tollway.auth.v1.members_pb2 import ListInvitationsRequest as ListInvitationsRequest
+from tollway.auth.v1.members_pb2 import ListInvitationsResponse as ListInvitationsResponse
+from tollway.auth.v1.members_pb2 import ListMembersRequest as ListMembersRequest
+from tollway.auth.v1.members_pb2 import ListMembersResponse as ListMembersResponse
+from tollway.auth.v1.members_pb2 import ListMyInvitationsRequest as ListMyInvitationsRequest
+from tollway.auth.v1.members_pb2 import ListMyInvitationsResponse as ListMyInvitationsResponse
+from tollway.auth.v1.members_pb2 import Member as Member
+from tollway.auth.v1.members_pb2 import RegisterByInvitationRequest as RegisterByInvitationRequest
+from tollway.auth.v1.members_pb2 import RemoveMemberRequest as RemoveMemberRequest
+from tollway.auth.v1.members_pb2 import RemoveMemberResponse as RemoveMemberResponse
+from tollway.auth.v1.members_pb2 import ResendInvitationRequest as ResendInvitationRequest
+from tollway.auth.v1.organizations_pb2 import CreateOrganizationRequest as CreateOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import DeleteOrganizationRequest as DeleteOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import GetOrganizationRequest as GetOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import ListOrganizationsRequest as ListOrganizationsRequest
+from tollway.auth.v1.organizations_pb2 import ListOrganizationsResponse as ListOrganizationsResponse
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_ACTIVE as ORGANIZATION_STATE_ACTIVE
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_DELETED as ORGANIZATION_STATE_DELETED
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_SUSPENDED as ORGANIZATION_STATE_SUSPENDED
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_UNSPECIFIED as ORGANIZATION_STATE_UNSPECIFIED
+from tollway.auth.v1.organizations_pb2 import Organization as Organization
+from tollway.auth.v1.organizations_pb2 import OrganizationState as OrganizationState
+from tollway.auth.v1.organizations_pb2 import ProvisionOrganizationRequest as ProvisionOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import ResumeOrganizationRequest as ResumeOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import SetOrganizationStateRequest as SetOrganizationStateRequest
+from tollway.auth.v1.organizations_pb2 import SetOrganizationStateResponse as SetOrganizationStateResponse
+from tollway.auth.v1.organizations_pb2 import SuspendOrganizationRequest as SuspendOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import UpdateOrganizationRequest as UpdateOrganizationRequest
+from tollway.auth.v1.people_pb2 import ChangePasswordRequest as ChangePasswordRequest
+from tollway.auth.v1.people_pb2 import ChangePasswordResponse as ChangePasswordResponse
+from tollway.auth.v1.people_pb2 import EraseMeRequest as EraseMeRequest
+from tollway.auth.v1.people_pb2 import ErasePersonRequest as ErasePersonRequest
+from tollway.auth.v1.people_pb2 import ErasePersonResponse as ErasePersonResponse
+from tollway.auth.v1.people_pb2 import ExportMeRequest as ExportMeRequest
+from tollway.auth.v1.people_pb2 import ExportPersonRequest as ExportPersonRequest
+from tollway.auth.v1.people_pb2 import ExportPersonResponse as ExportPersonResponse
+from tollway.auth.v1.people_pb2 import GetMeRequest as GetMeRequest
+from tollway.auth.v1.people_pb2 import GetMeResponse as GetMeResponse
+from tollway.auth.v1.people_pb2 import Membership as Membership
+from tollway.auth.v1.people_pb2 import Person as Person
+from tollway.auth.v1.people_pb2 import RegisterRequest as RegisterRequest
+from tollway.auth.v1.people_pb2 import RegisterResponse as RegisterResponse
+from tollway.auth.v1.people_pb2 import RequestEmailChangeRequest as RequestEmailChangeRequest
+from tollway.auth.v1.people_pb2 import RequestEmailChangeResponse as RequestEmailChangeResponse
+from tollway.auth.v1.people_pb2 import RequestEmailVerificationRequest as RequestEmailVerificationRequest
+from tollway.auth.v1.people_pb2 import RequestEmailVerificationResponse as RequestEmailVerificationResponse
+from tollway.auth.v1.people_pb2 import RequestPasswordResetRequest as RequestPasswordResetRequest
+from tollway.auth.v1.people_pb2 import RequestPasswordResetResponse as RequestPasswordResetResponse
+from tollway.auth.v1.people_pb2 import ResetPasswordRequest as ResetPasswordRequest
+from tollway.auth.v1.people_pb2 import ResetPasswordResponse as ResetPasswordResponse
+from tollway.auth.v1.people_pb2 import UpdateProfileRequest as UpdateProfileRequest
+from tollway.auth.v1.people_pb2 import VerifyEmailRequest as VerifyEmailRequest
+from tollway.auth.v1.people_pb2 import VerifyEmailResponse as VerifyEmailResponse
+from tollway.auth.v1.principals_pb2 import ChangedMembership as ChangedMembership
+from tollway.auth.v1.principals_pb2 import ChangedOrganization as ChangedOrganization
+from tollway.auth.v1.principals_pb2 import ChangedServiceAccount as ChangedServiceAccount
+from tollway.auth.v1.principals_pb2 import PrincipalChange as PrincipalChange
+from tollway.auth.v1.principals_pb2 import RevokedSession as RevokedSession
+from tollway.auth.v1.principals_pb2 import WatchPrincipalsRequest as WatchPrincipalsRequest
+from tollway.auth.v1.principals_pb2 import WatchPrincipalsResponse as WatchPrincipalsResponse
+from tollway.auth.v1.second_factors_pb2 import BeginTotpEnrollmentRequest as BeginTotpEnrollmentRequest
+from tollway.auth.v1.second_factors_pb2 import BeginTotpEnrollmentResponse as BeginTotpEnrollmentResponse
+from tollway.auth.v1.second_factors_pb2 import ConfirmTotpEnrollmentRequest as ConfirmTotpEnrollmentRequest
+from tollway.auth.v1.second_factors_pb2 import ConfirmTotpEnrollmentResponse as ConfirmTotpEnrollmentResponse
+from tollway.auth.v1.second_factors_pb2 import DisableTotpRequest as DisableTotpRequest
+from tollway.auth.v1.second_factors_pb2 import DisableTotpResponse as DisableTotpResponse
+from tollway.auth.v1.second_factors_pb2 import RegenerateRecoveryCodesRequest as RegenerateRecoveryCodesRequest
+from tollway.auth.v1.second_factors_pb2 import RegenerateRecoveryCodesResponse as RegenerateRecoveryCodesResponse
+from tollway.auth.v1.service_accounts_pb2 import CreateServiceAccountRequest as CreateServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import CreateServiceAccountResponse as CreateServiceAccountResponse
+from tollway.auth.v1.service_accounts_pb2 import GetServiceAccountRequest as GetServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ListServiceAccountsRequest as ListServiceAccountsRequest
+from tollway.auth.v1.service_accounts_pb2 import ListServiceAccountsResponse as ListServiceAccountsResponse
+from tollway.auth.v1.service_accounts_pb2 import ResolveServiceAccountRequest as ResolveServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ResolveServiceAccountResponse as ResolveServiceAccountResponse
+from tollway.auth.v1.service_accounts_pb2 import RevokeServiceAccountRequest as RevokeServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import RotateServiceAccountRequest as RotateServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ServiceAccount as ServiceAccount
+from tollway.auth.v1.service_accounts_pb2 import UpdateServiceAccountRequest as UpdateServiceAccountRequest
+from tollway.auth.v1.sessions_pb2 import CreateSessionRequest as CreateSessionRequest
+from tollway.auth.v1.sessions_pb2 import CreateSessionResponse as CreateSessionResponse
+from tollway.auth.v1.sessions_pb2 import GetJwksRequest as GetJwksRequest
+from tollway.auth.v1.sessions_pb2 import GetJwksResponse as GetJwksResponse
+from tollway.auth.v1.sessions_pb2 import ListSessionsRequest as ListSessionsRequest
+from tollway.auth.v1.sessions_pb2 import ListSessionsResponse as ListSessionsResponse
+from tollway.auth.v1.sessions_pb2 import RefreshSessionRequest as RefreshSessionRequest
+from tollway.auth.v1.sessions_pb2 import RevokeAllSessionsRequest as RevokeAllSessionsRequest
+from tollway.auth.v1.sessions_pb2 import RevokeAllSessionsResponse as RevokeAllSessionsResponse
+from tollway.auth.v1.sessions_pb2 import RevokeSessionRequest as RevokeSessionRequest
+from tollway.auth.v1.sessions_pb2 import RevokeSessionResponse as RevokeSessionResponse
+from tollway.auth.v1.sessions_pb2 import RotateSigningKeyRequest as RotateSigningKeyRequest
+from tollway.auth.v1.sessions_pb2 import RotateSigningKeyResponse as RotateSigningKeyResponse
+from tollway.auth.v1.sessions_pb2 import Session as Session
+from tollway.auth.v1.sessions_pb2 import SwitchOrganizationRequest as SwitchOrganizationRequest
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _OrganizationState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _OrganizationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrganizationState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ORGANIZATION_STATE_UNSPECIFIED: _OrganizationState.ValueType  # 0
-    """Never valid."""
-    ORGANIZATION_STATE_ACTIVE: _OrganizationState.ValueType  # 1
-    """Served."""
-    ORGANIZATION_STATE_SUSPENDED: _OrganizationState.ValueType  # 2
-    """Refused with 403 until it is restored."""
-
-class OrganizationState(_OrganizationState, metaclass=_OrganizationStateEnumTypeWrapper):
-    """Whether an organization's requests are served."""
-
-ORGANIZATION_STATE_UNSPECIFIED: OrganizationState.ValueType  # 0
-"""Never valid."""
-ORGANIZATION_STATE_ACTIVE: OrganizationState.ValueType  # 1
-"""Served."""
-ORGANIZATION_STATE_SUSPENDED: OrganizationState.ValueType  # 2
-"""Refused with 403 until it is restored."""
-Global___OrganizationState: _TypeAlias = OrganizationState  # noqa: Y015
-
-class _KeyMode:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _KeyModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyMode.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    KEY_MODE_UNSPECIFIED: _KeyMode.ValueType  # 0
-    """Taken as live on creation; never returned."""
-    KEY_MODE_LIVE: _KeyMode.ValueType  # 1
-    """Metered and billed."""
-    KEY_MODE_TEST: _KeyMode.ValueType  # 2
-    """Metered apart, never billed."""
-
-class KeyMode(_KeyMode, metaclass=_KeyModeEnumTypeWrapper):
-    """Whether a key's requests are real."""
-
-KEY_MODE_UNSPECIFIED: KeyMode.ValueType  # 0
-"""Taken as live on creation; never returned."""
-KEY_MODE_LIVE: KeyMode.ValueType  # 1
-"""Metered and billed."""
-KEY_MODE_TEST: KeyMode.ValueType  # 2
-"""Metered apart, never billed."""
-Global___KeyMode: _TypeAlias = KeyMode  # noqa: Y015
-
-class _KeyState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
-    """Never valid."""
-    KEY_STATE_ACTIVE: _KeyState.ValueType  # 1
-    """Accepted."""
-    KEY_STATE_REVOKED: _KeyState.ValueType  # 2
-    """Revoked: 401."""
-    KEY_STATE_ORGANIZATION_SUSPENDED: _KeyState.ValueType  # 3
-    """Its organization is suspended: 403."""
-
-class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
-    """Whether a key is accepted. Expiry is not a state: it is a time that whoever decides compares with."""
-
-KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
-"""Never valid."""
-KEY_STATE_ACTIVE: KeyState.ValueType  # 1
-"""Accepted."""
-KEY_STATE_REVOKED: KeyState.ValueType  # 2
-"""Revoked: 401."""
-KEY_STATE_ORGANIZATION_SUSPENDED: KeyState.ValueType  # 3
-"""Its organization is suspended: 403."""
-Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
-
-@_typing.final
-class Organization(_message.Message):
-    """A tenant and paying customer."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class MetadataEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
-    CONTACT_EMAIL_FIELD_NUMBER: _builtins.int
-    BILLING_EMAIL_FIELD_NUMBER: _builtins.int
-    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
-    TIME_ZONE_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """UUID."""
-    name: _builtins.str
-    """Display name."""
-    state: Global___OrganizationState.ValueType
-    """Whether its requests are served."""
-    external_id: _builtins.str
-    """The operator's own id for it; may be empty."""
-    contact_email: _builtins.str
-    """Where the organization is reached; unique."""
-    billing_email: _builtins.str
-    """Where invoices go."""
-    currency_code: _builtins.str
-    """ISO 4217."""
-    time_zone: _builtins.str
-    """IANA time zone."""
-    @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free-form pairs of the operator."""
-
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
-
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        state: Global___OrganizationState.ValueType = ...,
-        external_id: _builtins.str = ...,
-        contact_email: _builtins.str = ...,
-        billing_email: _builtins.str = ...,
-        currency_code: _builtins.str = ...,
-        time_zone: _builtins.str = ...,
-        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_email", b"billing_email", "contact_email", b"contact_email", "create_time", b"create_time", "currency_code", b"currency_code", "external_id", b"external_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "state", b"state", "time_zone", b"time_zone"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Organization: _TypeAlias = Organization  # noqa: Y015
-
-@_typing.final
-class ApiKey(_message.Message):
-    """An API key without its secret."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    HINT_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
-    SCOPES_FIELD_NUMBER: _builtins.int
-    ALLOWED_IPS_FIELD_NUMBER: _builtins.int
-    EXTERNAL_SUBJECT_FIELD_NUMBER: _builtins.int
-    CREATOR_ID_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    REVOKE_TIME_FIELD_NUMBER: _builtins.int
-    api_key_id: _builtins.str
-    """UUID."""
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    name: _builtins.str
-    """Display name."""
-    hint: _builtins.str
-    """The recognisable part: `sk_live_1a2b…9f0e`."""
-    mode: Global___KeyMode.ValueType
-    """Live or test."""
-    external_subject: _builtins.str
-    """The organization's end user that it stands for; may be empty."""
-    creator_id: _builtins.str
-    """Who created it: a person's or service account's UUID."""
-    @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes that routes ask for."""
-
-    @_builtins.property
-    def allowed_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses or networks (CIDR) that may use it; empty means any."""
-
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
-
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From when on it is refused; unset means never."""
-
-    @_builtins.property
-    def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was revoked; unset while it was not."""
-
-    def __init__(
-        self,
-        *,
-        api_key_id: _builtins.str = ...,
-        organization_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        hint: _builtins.str = ...,
-        mode: Global___KeyMode.ValueType = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
-        allowed_ips: _abc.Iterable[_builtins.str] | None = ...,
-        external_subject: _builtins.str = ...,
-        creator_id: _builtins.str = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
-        revoke_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "create_time", b"create_time", "creator_id", b"creator_id", "expire_time", b"expire_time", "external_subject", b"external_subject", "hint", b"hint", "mode", b"mode", "name", b"name", "organization_id", b"organization_id", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
-
-@_typing.final
-class AuditEntry(_message.Message):
-    """One entry of the append-only audit log."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AUDIT_ENTRY_ID_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
-    ACTION_FIELD_NUMBER: _builtins.int
-    RESOURCE_FIELD_NUMBER: _builtins.int
-    DETAILS_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    audit_entry_id: _builtins.str
-    """UUIDv7."""
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    actor: _builtins.str
-    """Who did it: a person's or service account's UUID, or a process name."""
-    action: _builtins.str
-    """What was done, for example `api_key.create`."""
-    resource: _builtins.str
-    """What it was done to, for example `api_key/0190…`."""
-    @_builtins.property
-    def details(self) -> _struct_pb2.Struct:
-        """Details without secrets."""
-
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
-
-    def __init__(
-        self,
-        *,
-        audit_entry_id: _builtins.str = ...,
-        organization_id: _builtins.str = ...,
-        actor: _builtins.str = ...,
-        action: _builtins.str = ...,
-        resource: _builtins.str = ...,
-        details: _struct_pb2.Struct | None = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "details", b"details"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "audit_entry_id", b"audit_entry_id", "create_time", b"create_time", "details", b"details", "organization_id", b"organization_id", "resource", b"resource"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
-
-@_typing.final
-class KeyGrant(_message.Message):
-    """What the edge has to know about a key to serve a request."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DIGEST_FIELD_NUMBER: _builtins.int
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    SCOPES_FIELD_NUMBER: _builtins.int
-    ALLOWED_IPS_FIELD_NUMBER: _builtins.int
-    EXTERNAL_SUBJECT_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_US_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    digest: _builtins.bytes
-    """HMAC-SHA-256 of the key under the pepper of `pepper_version`, 32 bytes."""
-    api_key_id: _builtins.bytes
-    """The API key, 16 bytes."""
-    organization_id: _builtins.bytes
-    """The organization, 16 bytes."""
-    mode: Global___KeyMode.ValueType
-    """Live or test."""
-    state: Global___KeyState.ValueType
-    """Why it is refused, or that it is not."""
-    external_subject: _builtins.str
-    """The organization's end user that it stands for; may be empty."""
-    expire_time_us: _builtins.int
-    """From when on it is refused: Unix time in microseconds; 0 means never."""
-    version: _builtins.int
-    """Grows with every change of the key and of its organization's state. Of two grants for one digest the one with the
-    higher version is right, in whatever order they arrive.
-    """
-    @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes that routes ask for."""
-
-    @_builtins.property
-    def allowed_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses or networks (CIDR) that may use it; empty means any."""
-
-    def __init__(
-        self,
-        *,
-        digest: _builtins.bytes = ...,
-        api_key_id: _builtins.bytes = ...,
-        organization_id: _builtins.bytes = ...,
-        mode: Global___KeyMode.ValueType = ...,
-        state: Global___KeyState.ValueType = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
-        allowed_ips: _abc.Iterable[_builtins.str] | None = ...,
-        external_subject: _builtins.str = ...,
-        expire_time_us: _builtins.int = ...,
-        version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "digest", b"digest", "expire_time_us", b"expire_time_us", "external_subject", b"external_subject", "mode", b"mode", "organization_id", b"organization_id", "scopes", b"scopes", "state", b"state", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___KeyGrant: _TypeAlias = KeyGrant  # noqa: Y015
-
-@_typing.final
-class ResolveKeysRequest(_message.Message):
-    """Digests to resolve."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DIGESTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """HMAC-SHA-256 digests, 32 bytes each, at most 1,000."""
-
-    def __init__(
-        self,
-        *,
-        digests: _abc.Iterable[_builtins.bytes] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveKeysRequest: _TypeAlias = ResolveKeysRequest  # noqa: Y015
-
-@_typing.final
-class ResolveKeysResponse(_message.Message):
-    """One grant per digest that is known, in no particular order."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    GRANTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyGrant]:
-        """The keys found; a digest without a grant is unknown."""
-
-    def __init__(
-        self,
-        *,
-        grants: _abc.Iterable[Global___KeyGrant] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveKeysResponse: _TypeAlias = ResolveKeysResponse  # noqa: Y015
-
-@_typing.final
-class WatchKeysRequest(_message.Message):
-    """Starts a watch."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SNAPSHOT_KEYS_MAX_FIELD_NUMBER: _builtins.int
-    snapshot_keys_max: _builtins.int
-    """At most this many keys in the snapshot, most recently used first; 0 means 100,000."""
-    def __init__(
-        self,
-        *,
-        snapshot_keys_max: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot_keys_max", b"snapshot_keys_max"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WatchKeysRequest: _TypeAlias = WatchKeysRequest  # noqa: Y015
-
-@_typing.final
-class WatchKeysResponse(_message.Message):
-    """Part of the snapshot, a change, or (empty) a sign of life."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    GRANTS_FIELD_NUMBER: _builtins.int
-    SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
-    snapshot_complete: _builtins.bool
-    """The snapshot ends with this message. Forget every key that was not in it."""
-    @_builtins.property
-    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyGrant]:
-        """Grants to store in place of what is held for their digests. A revoked key comes with its state."""
-
-    def __init__(
-        self,
-        *,
-        grants: _abc.Iterable[Global___KeyGrant] | None = ...,
-        snapshot_complete: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "snapshot_complete", b"snapshot_complete"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WatchKeysResponse: _TypeAlias = WatchKeysResponse  # noqa: Y015
-
-@_typing.final
-class CreateApiKeyRequest(_message.Message):
-    """What to create."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
-    SCOPES_FIELD_NUMBER: _builtins.int
-    ALLOWED_IPS_FIELD_NUMBER: _builtins.int
-    EXTERNAL_SUBJECT_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    name: _builtins.str
-    """Display name, 1 to 100 characters."""
-    mode: Global___KeyMode.ValueType
-    """Live or test; unspecified means live."""
-    external_subject: _builtins.str
-    """The organization's end user that it stands for."""
-    idempotency_key: _builtins.str
-    """A replay with the same key returns the first answer; 1 to 128 characters."""
-    @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes that routes ask for, at most 50."""
-
-    @_builtins.property
-    def allowed_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses or networks (CIDR) that may use it; empty means any."""
-
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From when on it is refused."""
-
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        mode: Global___KeyMode.ValueType = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
-        allowed_ips: _abc.Iterable[_builtins.str] | None = ...,
-        external_subject: _builtins.str = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
-        idempotency_key: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "expire_time", b"expire_time", "external_subject", b"external_subject", "idempotency_key", b"idempotency_key", "mode", b"mode", "name", b"name", "organization_id", b"organization_id", "scopes", b"scopes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateApiKeyRequest: _TypeAlias = CreateApiKeyRequest  # noqa: Y015
-
-@_typing.final
-class CreateApiKeyResponse(_message.Message):
-    """The new key."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    API_KEY_FIELD_NUMBER: _builtins.int
-    SECRET_FIELD_NUMBER: _builtins.int
-    secret: _builtins.str
-    """The key itself, `sk_live_…` or `sk_test_…`. Shown once."""
-    @_builtins.property
-    def api_key(self) -> Global___ApiKey:
-        """The key without its secret."""
-
-    def __init__(
-        self,
-        *,
-        api_key: Global___ApiKey | None = ...,
-        secret: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "secret", b"secret"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateApiKeyResponse: _TypeAlias = CreateApiKeyResponse  # noqa: Y015
-
-@_typing.final
-class RevokeApiKeyRequest(_message.Message):
-    """What to revoke."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    api_key_id: _builtins.str
-    """The API key, UUID."""
-    idempotency_key: _builtins.str
-    """A replay with the same key returns the first answer; 1 to 128 characters."""
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        api_key_id: _builtins.str = ...,
-        idempotency_key: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "idempotency_key", b"idempotency_key", "organization_id", b"organization_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RevokeApiKeyRequest: _TypeAlias = RevokeApiKeyRequest  # noqa: Y015
-
-@_typing.final
-class ListApiKeysRequest(_message.Message):
-    """Which keys to list."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    CREATOR_ID_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    page_size: _builtins.int
-    """At most this many, 1 to 100; 0 means 50."""
-    page_token: _builtins.str
-    """`next_page_token` of the page before."""
-    creator_id: _builtins.str
-    """Only keys that this person or service account (UUID) created; empty means everybody's."""
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-        creator_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator_id", b"creator_id", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListApiKeysRequest: _TypeAlias = ListApiKeysRequest  # noqa: Y015
-
-@_typing.final
-class GetApiKeyRequest(_message.Message):
-    """Which key to get."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    api_key_id: _builtins.str
-    """The API key, UUID."""
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        api_key_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "organization_id", b"organization_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetApiKeyRequest: _TypeAlias = GetApiKeyRequest  # noqa: Y015
-
-@_typing.final
-class BatchGetApiKeysRequest(_message.Message):
-    """Which keys to get."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    API_KEY_IDS_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    @_builtins.property
-    def api_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The API keys, UUIDs, at most 100."""
-
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        api_key_ids: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_ids", b"api_key_ids", "organization_id", b"organization_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BatchGetApiKeysRequest: _TypeAlias = BatchGetApiKeysRequest  # noqa: Y015
-
-@_typing.final
-class BatchGetApiKeysResponse(_message.Message):
-    """The keys that were found."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    API_KEYS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
-        """In the order of the request; one that does not exist is absent."""
-
-    def __init__(
-        self,
-        *,
-        api_keys: _abc.Iterable[Global___ApiKey] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BatchGetApiKeysResponse: _TypeAlias = BatchGetApiKeysResponse  # noqa: Y015
-
-@_typing.final
-class ListApiKeysResponse(_message.Message):
-    """A page of keys."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    API_KEYS_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """Empty on the last page."""
-    @_builtins.property
-    def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
-        """Newest first."""
-
-    def __init__(
-        self,
-        *,
-        api_keys: _abc.Iterable[Global___ApiKey] | None = ...,
-        next_page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "next_page_token", b"next_page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListApiKeysResponse: _TypeAlias = ListApiKeysResponse  # noqa: Y015
-
-@_typing.final
-class GetOrganizationRequest(_message.Message):
-    """Which organization to get."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetOrganizationRequest: _TypeAlias = GetOrganizationRequest  # noqa: Y015
-
-@_typing.final
-class CreateSessionRequest(_message.Message):
-    """Who wants to sign in."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EMAIL_FIELD_NUMBER: _builtins.int
-    PASSWORD_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    email: _builtins.str
-    """E-mail address."""
-    password: _builtins.str
-    """Password."""
-    organization_id: _builtins.str
-    """The organization, UUID; empty means the person's first."""
-    def __init__(
-        self,
-        *,
-        email: _builtins.str = ...,
-        password: _builtins.str = ...,
-        organization_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "organization_id", b"organization_id", "password", b"password"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
-
-@_typing.final
-class CreateSessionResponse(_message.Message):
-    """A session."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    PERSON_ID_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    access_token: _builtins.str
-    """A JWT (Ed25519), to be sent as `authorization: Bearer …`."""
-    organization_id: _builtins.str
-    """The organization that the token is for, UUID."""
-    person_id: _builtins.str
-    """The person, UUID."""
-    role: _access_pb2.Role.ValueType
-    """The person's role there."""
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the token stops being accepted."""
-
-    def __init__(
-        self,
-        *,
-        access_token: _builtins.str = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
-        organization_id: _builtins.str = ...,
-        person_id: _builtins.str = ...,
-        role: _access_pb2.Role.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expire_time", b"expire_time", "organization_id", b"organization_id", "person_id", b"person_id", "role", b"role"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
-
-@_typing.final
-class GetJwksRequest(_message.Message):
-    """Asks for the public keys."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetJwksRequest: _TypeAlias = GetJwksRequest  # noqa: Y015
-
-@_typing.final
-class GetJwksResponse(_message.Message):
-    """Public keys."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JWKS_JSON_FIELD_NUMBER: _builtins.int
-    jwks_json: _builtins.str
-    """A JSON Web Key Set (RFC 7517) with Ed25519 keys (RFC 8037)."""
-    def __init__(
-        self,
-        *,
-        jwks_json: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jwks_json", b"jwks_json"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
-
-@_typing.final
-class ResolveServiceAccountRequest(_message.Message):
-    """Which token to resolve."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TOKEN_FIELD_NUMBER: _builtins.int
-    token: _builtins.str
-    """The token as it was shown, `tw_sa_…`."""
-    def __init__(
-        self,
-        *,
-        token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveServiceAccountRequest: _TypeAlias = ResolveServiceAccountRequest  # noqa: Y015
-
-@_typing.final
-class ResolveServiceAccountResponse(_message.Message):
-    """The service account behind a token."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VALID_FIELD_NUMBER: _builtins.int
-    SERVICE_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    PLATFORM_ROLES_FIELD_NUMBER: _builtins.int
-    valid: _builtins.bool
-    """False where the token is unknown, expired or revoked; the rest is then empty."""
-    service_account_id: _builtins.str
-    """The service account, UUID."""
-    organization_id: _builtins.str
-    """Its organization, UUID."""
-    role: _access_pb2.Role.ValueType
-    """Its role there."""
-    @_builtins.property
-    def platform_roles(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.PlatformRole.ValueType]:
-        """Its roles as part of the operator's own organization."""
-
-    def __init__(
-        self,
-        *,
-        valid: _builtins.bool = ...,
-        service_account_id: _builtins.str = ...,
-        organization_id: _builtins.str = ...,
-        role: _access_pb2.Role.ValueType = ...,
-        platform_roles: _abc.Iterable[_access_pb2.PlatformRole.ValueType] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "platform_roles", b"platform_roles", "role", b"role", "service_account_id", b"service_account_id", "valid", b"valid"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveServiceAccountResponse: _TypeAlias = ResolveServiceAccountResponse  # noqa: Y015
-
-@_typing.final
-class AppendAuditEntriesRequest(_message.Message):
-    """Entries to append."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENTRIES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
-        """At most 1,000 entries with their ids."""
-
-    def __init__(
-        self,
-        *,
-        entries: _abc.Iterable[Global___AuditEntry] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AppendAuditEntriesRequest: _TypeAlias = AppendAuditEntriesRequest  # noqa: Y015
-
-@_typing.final
-class AppendAuditEntriesResponse(_message.Message):
-    """What was appended."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    APPENDED_COUNT_FIELD_NUMBER: _builtins.int
-    appended_count: _builtins.int
-    """Entries that were new."""
-    def __init__(
-        self,
-        *,
-        appended_count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["appended_count", b"appended_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AppendAuditEntriesResponse: _TypeAlias = AppendAuditEntriesResponse  # noqa: Y015
-
-@_typing.final
-class ListAuditEntriesRequest(_message.Message):
-    """Which entries to list."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    organization_id: _builtins.str
-    """The organization, UUID."""
-    page_size: _builtins.int
-    """At most this many, 1 to 100; 0 means 50."""
-    page_token: _builtins.str
-    """`next_page_token` of the page before."""
-    def __init__(
-        self,
-        *,
-        organization_id: _builtins.str = ...,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListAuditEntriesRequest: _TypeAlias = ListAuditEntriesRequest  # noqa: Y015
-
-@_typing.final
-class ListAuditEntriesResponse(_message.Message):
-    """A page of audit entries."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AUDIT_ENTRIES_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """Empty on the last page."""
-    @_builtins.property
-    def audit_entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
-        """Newest first."""
-
-    def __init__(
-        self,
-        *,
-        audit_entries: _abc.Iterable[Global___AuditEntry] | None = ...,
-        next_page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_entries", b"audit_entries", "next_page_token", b"next_page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015

@@ -3,7 +3,16 @@
 import grpc
 import warnings
 
-from tollway.auth.v1 import auth_service_pb2 as tollway_dot_auth_dot_v1_dot_auth__service__pb2
+from tollway.auth.v1 import api_keys_pb2 as tollway_dot_auth_dot_v1_dot_api__keys__pb2
+from tollway.auth.v1 import audit_pb2 as tollway_dot_auth_dot_v1_dot_audit__pb2
+from tollway.auth.v1 import key_grants_pb2 as tollway_dot_auth_dot_v1_dot_key__grants__pb2
+from tollway.auth.v1 import members_pb2 as tollway_dot_auth_dot_v1_dot_members__pb2
+from tollway.auth.v1 import organizations_pb2 as tollway_dot_auth_dot_v1_dot_organizations__pb2
+from tollway.auth.v1 import people_pb2 as tollway_dot_auth_dot_v1_dot_people__pb2
+from tollway.auth.v1 import principals_pb2 as tollway_dot_auth_dot_v1_dot_principals__pb2
+from tollway.auth.v1 import second_factors_pb2 as tollway_dot_auth_dot_v1_dot_second__factors__pb2
+from tollway.auth.v1 import service_accounts_pb2 as tollway_dot_auth_dot_v1_dot_service__accounts__pb2
+from tollway.auth.v1 import sessions_pb2 as tollway_dot_auth_dot_v1_dot_sessions__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -37,68 +46,338 @@ class AuthServiceStub:
         """
         self.ResolveKeys = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/ResolveKeys',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.FromString,
                 _registered_method=True)
         self.WatchKeys = channel.unary_stream(
                 '/tollway.auth.v1.AuthService/WatchKeys',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysResponse.FromString,
                 _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/CreateApiKey',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/RevokeApiKey',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
         self.ListApiKeys = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/ListApiKeys',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
         self.GetApiKey = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/GetApiKey',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
         self.BatchGetApiKeys = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/BatchGetApiKeys',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysResponse.FromString,
                 _registered_method=True)
         self.GetOrganization = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/GetOrganization',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetOrganizationRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.Organization.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.GetOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
                 _registered_method=True)
         self.CreateSession = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/CreateSession',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
                 _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/GetJwks',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksResponse.FromString,
                 _registered_method=True)
         self.ResolveServiceAccount = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/ResolveServiceAccount',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountResponse.FromString,
                 _registered_method=True)
         self.AppendAuditEntries = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/AppendAuditEntries',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesResponse.FromString,
                 _registered_method=True)
         self.ListAuditEntries = channel.unary_unary(
                 '/tollway.auth.v1.AuthService/ListAuditEntries',
-                request_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesRequest.SerializeToString,
-                response_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesResponse.FromString,
+                request_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
+        self.CreateOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/CreateOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.CreateOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.ProvisionOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ProvisionOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ProvisionOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/UpdateOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.ListOrganizations = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListOrganizations',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsResponse.FromString,
+                _registered_method=True)
+        self.SuspendOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/SuspendOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SuspendOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.ResumeOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ResumeOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ResumeOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.DeleteOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/DeleteOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.DeleteOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+                _registered_method=True)
+        self.SetOrganizationState = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/SetOrganizationState',
+                request_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateResponse.FromString,
+                _registered_method=True)
+        self.InviteMember = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/InviteMember',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.InviteMemberRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.ListInvitations = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListInvitations',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+                _registered_method=True)
+        self.CancelInvitation = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/CancelInvitation',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.CancelInvitationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.ResendInvitation = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ResendInvitation',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ResendInvitationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.ListMyInvitations = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListMyInvitations',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsResponse.FromString,
+                _registered_method=True)
+        self.AcceptInvitation = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/AcceptInvitation',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.AcceptInvitationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.Membership.FromString,
+                _registered_method=True)
+        self.RegisterByInvitation = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RegisterByInvitation',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.RegisterByInvitationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
+        self.DeclineInvitation = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/DeclineInvitation',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationResponse.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListMembers',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.ChangeMemberRole = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ChangeMemberRole',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ChangeMemberRoleRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.Member.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RemoveMember',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
+        self.LeaveOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/LeaveOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationResponse.FromString,
+                _registered_method=True)
+        self.Register = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/Register',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RegisterResponse.FromString,
+                _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RequestEmailVerification',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationResponse.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/VerifyEmail',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RequestPasswordReset',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ResetPassword',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ChangePassword',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestEmailChange = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RequestEmailChange',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.GetMe = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/GetMe',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.GetMeRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.GetMeResponse.FromString,
+                _registered_method=True)
+        self.UpdateProfile = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/UpdateProfile',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.UpdateProfileRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.Person.FromString,
+                _registered_method=True)
+        self.ExportMe = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ExportMe',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportMeRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.FromString,
+                _registered_method=True)
+        self.EraseMe = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/EraseMe',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.EraseMeRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.FromString,
+                _registered_method=True)
+        self.ExportPerson = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ExportPerson',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.FromString,
+                _registered_method=True)
+        self.ErasePerson = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ErasePerson',
+                request_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.FromString,
+                _registered_method=True)
+        self.RefreshSession = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RefreshSession',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RefreshSessionRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
+        self.SwitchOrganization = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/SwitchOrganization',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.SwitchOrganizationRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListSessions',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSession = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RevokeSession',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionResponse.FromString,
+                _registered_method=True)
+        self.RevokeAllSessions = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RevokeAllSessions',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsResponse.FromString,
+                _registered_method=True)
+        self.RotateSigningKey = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RotateSigningKey',
+                request_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyResponse.FromString,
+                _registered_method=True)
+        self.BeginTotpEnrollment = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/BeginTotpEnrollment',
+                request_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentResponse.FromString,
+                _registered_method=True)
+        self.ConfirmTotpEnrollment = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ConfirmTotpEnrollment',
+                request_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentResponse.FromString,
+                _registered_method=True)
+        self.DisableTotp = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/DisableTotp',
+                request_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpResponse.FromString,
+                _registered_method=True)
+        self.RegenerateRecoveryCodes = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RegenerateRecoveryCodes',
+                request_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesResponse.FromString,
+                _registered_method=True)
+        self.CreateServiceAccount = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/CreateServiceAccount',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.FromString,
+                _registered_method=True)
+        self.GetServiceAccount = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/GetServiceAccount',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.GetServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.ListServiceAccounts = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ListServiceAccounts',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsResponse.FromString,
+                _registered_method=True)
+        self.UpdateServiceAccount = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/UpdateServiceAccount',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.UpdateServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.RotateServiceAccount = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RotateServiceAccount',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RotateServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.FromString,
+                _registered_method=True)
+        self.RevokeServiceAccount = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RevokeServiceAccount',
+                request_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RevokeServiceAccountRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/UpdateApiKey',
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/RotateApiKey',
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ImportApiKeys = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ImportApiKeys',
+                request_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysResponse.FromString,
+                _registered_method=True)
+        self.ExportAuditEntries = channel.unary_stream(
+                '/tollway.auth.v1.AuthService/ExportAuditEntries',
+                request_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesResponse.FromString,
+                _registered_method=True)
+        self.WatchPrincipals = channel.unary_stream(
+                '/tollway.auth.v1.AuthService/WatchPrincipals',
+                request_serializer=tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsResponse.FromString,
                 _registered_method=True)
 
 
@@ -199,73 +478,723 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateOrganization(self, request, context):
+        """Creates another organization, owned by the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProvisionOrganization(self, request, context):
+        """Creates an organization for a customer and invites its owner. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """Changes an organization's name, addresses, currency, time zone or metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrganizations(self, request, context):
+        """Lists the organizations of the installation. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendOrganization(self, request, context):
+        """Suspends an organization: its keys are refused and its people may only read and pay. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeOrganization(self, request, context):
+        """Takes a suspension by the operator back; what billing says stays in force. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOrganization(self, request, context):
+        """Deletes an organization for good: keys, sessions and service accounts end, invoices stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOrganizationState(self, request, context):
+        """Takes over what billing knows about an organization; in force at every edge within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InviteMember(self, request, context):
+        """Invites somebody by e-mail. The answer is the same whether they have an account or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvitations(self, request, context):
+        """Lists an organization's invitations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelInvitation(self, request, context):
+        """Takes an invitation back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResendInvitation(self, request, context):
+        """Sends an invitation again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMyInvitations(self, request, context):
+        """Lists the invitations that wait for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptInvitation(self, request, context):
+        """Joins an organization by an invitation to the caller's address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterByInvitation(self, request, context):
+        """Joins an organization as somebody who has no account yet, and signs in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineInvitation(self, request, context):
+        """Declines an invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists an organization's members.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMemberRole(self, request, context):
+        """Changes a member's role; in force everywhere within a second. The last owner stays owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Removes a member; their sessions for this organization end within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveOrganization(self, request, context):
+        """Leaves an organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Register(self, request, context):
+        """Registers a person with a new organization; both are there once the address is verified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Sends the verification e-mail of a registration again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Verifies an address: ends a registration, or a change of address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Sends an e-mail with which a new password can be set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password with a token from an e-mail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Sets another password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailChange(self, request, context):
+        """Starts a change of the caller's address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMe(self, request, context):
+        """Says who the caller is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProfile(self, request, context):
+        """Changes the caller's name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportMe(self, request, context):
+        """Exports everything that is stored about the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseMe(self, request, context):
+        """Erases the caller's account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportPerson(self, request, context):
+        """Exports everything that is stored about a person. Operators only; audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ErasePerson(self, request, context):
+        """Erases a person's account. Operators only; audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshSession(self, request, context):
+        """Renews a session: new tokens for the old refresh token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwitchOrganization(self, request, context):
+        """Moves the caller's session to another of their organizations and returns new tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists where the caller is signed in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSession(self, request, context):
+        """Signs the caller out: of this session, or of another of theirs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAllSessions(self, request, context):
+        """Signs the caller out everywhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSigningKey(self, request, context):
+        """Replaces the key that session tokens are signed with, without a restart. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginTotpEnrollment(self, request, context):
+        """Starts setting up a second factor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmTotpEnrollment(self, request, context):
+        """Ends setting up a second factor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableTotp(self, request, context):
+        """Removes the caller's second factor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegenerateRecoveryCodes(self, request, context):
+        """Replaces the caller's recovery codes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateServiceAccount(self, request, context):
+        """Creates a service account. Its token is in this answer and nowhere else, ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServiceAccount(self, request, context):
+        """Gets a service account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListServiceAccounts(self, request, context):
+        """Lists an organization's service accounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateServiceAccount(self, request, context):
+        """Changes a service account's name, role or expiry; in force everywhere within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateServiceAccount(self, request, context):
+        """Replaces a service account's token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeServiceAccount(self, request, context):
+        """Revokes a service account; in force everywhere within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes an API key's name, scopes, addresses, subject or expiry; in force at every edge within a second.
+        Members change the keys that they created.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Creates a key that may do what another one may, and ends that one now or after an overlap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportApiKeys(self, request, context):
+        """Takes over keys that customers hold already, by their SHA-256.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAuditEntries(self, request, context):
+        """Exports an organization's audit log as a stream of the parts of one file; the export itself is audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPrincipals(self, request, context):
+        """Streams what verifiers of tokens have to know beyond the tokens: first a snapshot, then changes within a second of
+        their commit. A message comes at least once a second, an empty one where there is nothing to say.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ResolveKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveKeys,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.SerializeToString,
             ),
             'WatchKeys': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchKeys,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
             'ListApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApiKeys,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.SerializeToString,
             ),
             'GetApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetApiKey,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
             'BatchGetApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetApiKeys,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysResponse.SerializeToString,
             ),
             'GetOrganization': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrganization,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetOrganizationRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.Organization.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.GetOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
             ),
             'CreateSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSession,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.SerializeToString,
             ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksResponse.SerializeToString,
             ),
             'ResolveServiceAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveServiceAccount,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountResponse.SerializeToString,
             ),
             'AppendAuditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.AppendAuditEntries,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesResponse.SerializeToString,
             ),
             'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEntries,
-                    request_deserializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesRequest.FromString,
-                    response_serializer=tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesResponse.SerializeToString,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
+            'CreateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.CreateOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'ProvisionOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProvisionOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ProvisionOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'ListOrganizations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrganizations,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsResponse.SerializeToString,
+            ),
+            'SuspendOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SuspendOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'ResumeOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.ResumeOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'DeleteOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.DeleteOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.SerializeToString,
+            ),
+            'SetOrganizationState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOrganizationState,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateResponse.SerializeToString,
+            ),
+            'InviteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.InviteMember,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.InviteMemberRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.SerializeToString,
+            ),
+            'ListInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvitations,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsResponse.SerializeToString,
+            ),
+            'CancelInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelInvitation,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.CancelInvitationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.SerializeToString,
+            ),
+            'ResendInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResendInvitation,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ResendInvitationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.SerializeToString,
+            ),
+            'ListMyInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMyInvitations,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsResponse.SerializeToString,
+            ),
+            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptInvitation,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.AcceptInvitationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.Membership.SerializeToString,
+            ),
+            'RegisterByInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterByInvitation,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.RegisterByInvitationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'DeclineInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineInvitation,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ChangeMemberRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMemberRole,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.ChangeMemberRoleRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.Member.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'LeaveOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationResponse.SerializeToString,
+            ),
+            'Register': grpc.unary_unary_rpc_method_handler(
+                    servicer.Register,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RegisterRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RegisterResponse.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationResponse.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailChange,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeResponse.SerializeToString,
+            ),
+            'GetMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMe,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.GetMeRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.GetMeResponse.SerializeToString,
+            ),
+            'UpdateProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProfile,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.UpdateProfileRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.Person.SerializeToString,
+            ),
+            'ExportMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportMe,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportMeRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.SerializeToString,
+            ),
+            'EraseMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseMe,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.EraseMeRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.SerializeToString,
+            ),
+            'ExportPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportPerson,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.SerializeToString,
+            ),
+            'ErasePerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ErasePerson,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.SerializeToString,
+            ),
+            'RefreshSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshSession,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RefreshSessionRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'SwitchOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchOrganization,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.SwitchOrganizationRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSession,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionResponse.SerializeToString,
+            ),
+            'RevokeAllSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAllSessions,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsResponse.SerializeToString,
+            ),
+            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSigningKey,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyResponse.SerializeToString,
+            ),
+            'BeginTotpEnrollment': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginTotpEnrollment,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentResponse.SerializeToString,
+            ),
+            'ConfirmTotpEnrollment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmTotpEnrollment,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentResponse.SerializeToString,
+            ),
+            'DisableTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableTotp,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpResponse.SerializeToString,
+            ),
+            'RegenerateRecoveryCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegenerateRecoveryCodes,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesResponse.SerializeToString,
+            ),
+            'CreateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateServiceAccount,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.SerializeToString,
+            ),
+            'GetServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceAccount,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.GetServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.SerializeToString,
+            ),
+            'ListServiceAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServiceAccounts,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsResponse.SerializeToString,
+            ),
+            'UpdateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateServiceAccount,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.UpdateServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.SerializeToString,
+            ),
+            'RotateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateServiceAccount,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RotateServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.SerializeToString,
+            ),
+            'RevokeServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeServiceAccount,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RevokeServiceAccountRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ImportApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportApiKeys,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysResponse.SerializeToString,
+            ),
+            'ExportAuditEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditEntries,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesResponse.SerializeToString,
+            ),
+            'WatchPrincipals': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPrincipals,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -294,8 +1223,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/ResolveKeys',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveKeysResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -321,8 +1250,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/WatchKeys',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.WatchKeysResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -348,8 +1277,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/CreateApiKey',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -375,8 +1304,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/RevokeApiKey',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
             options,
             channel_credentials,
             insecure,
@@ -402,8 +1331,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/ListApiKeys',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -429,8 +1358,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/GetApiKey',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetApiKeyRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ApiKey.FromString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.GetApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
             options,
             channel_credentials,
             insecure,
@@ -456,8 +1385,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/BatchGetApiKeys',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.BatchGetApiKeysResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.BatchGetApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -483,8 +1412,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/GetOrganization',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetOrganizationRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.Organization.FromString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.GetOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
             options,
             channel_credentials,
             insecure,
@@ -510,8 +1439,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/CreateSession',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.CreateSessionResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -537,8 +1466,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/GetJwks',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.GetJwksResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.GetJwksResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -564,8 +1493,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/ResolveServiceAccount',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ResolveServiceAccountResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ResolveServiceAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -591,8 +1520,8 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/AppendAuditEntries',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.AppendAuditEntriesResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_audit__pb2.AppendAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -618,8 +1547,1466 @@ class AuthService:
             request,
             target,
             '/tollway.auth.v1.AuthService/ListAuditEntries',
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesRequest.SerializeToString,
-            tollway_dot_auth_dot_v1_dot_auth__service__pb2.ListAuditEntriesResponse.FromString,
+            tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_audit__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/CreateOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.CreateOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProvisionOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ProvisionOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.ProvisionOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/UpdateOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.UpdateOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrganizations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListOrganizations',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/SuspendOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.SuspendOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ResumeOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.ResumeOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/DeleteOrganization',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.DeleteOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOrganizationState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/SetOrganizationState',
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_organizations__pb2.SetOrganizationStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InviteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/InviteMember',
+            tollway_dot_auth_dot_v1_dot_members__pb2.InviteMemberRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListInvitations',
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/CancelInvitation',
+            tollway_dot_auth_dot_v1_dot_members__pb2.CancelInvitationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResendInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ResendInvitation',
+            tollway_dot_auth_dot_v1_dot_members__pb2.ResendInvitationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMyInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListMyInvitations',
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListMyInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/AcceptInvitation',
+            tollway_dot_auth_dot_v1_dot_members__pb2.AcceptInvitationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.Membership.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterByInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RegisterByInvitation',
+            tollway_dot_auth_dot_v1_dot_members__pb2.RegisterByInvitationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/DeclineInvitation',
+            tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.DeclineInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListMembers',
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMemberRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ChangeMemberRole',
+            tollway_dot_auth_dot_v1_dot_members__pb2.ChangeMemberRoleRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.Member.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RemoveMember',
+            tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/LeaveOrganization',
+            tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_members__pb2.LeaveOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Register(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/Register',
+            tollway_dot_auth_dot_v1_dot_people__pb2.RegisterRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.RegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RequestEmailVerification',
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/VerifyEmail',
+            tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RequestPasswordReset',
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ResetPassword',
+            tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ChangePassword',
+            tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RequestEmailChange',
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.RequestEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/GetMe',
+            tollway_dot_auth_dot_v1_dot_people__pb2.GetMeRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.GetMeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/UpdateProfile',
+            tollway_dot_auth_dot_v1_dot_people__pb2.UpdateProfileRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.Person.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ExportMe',
+            tollway_dot_auth_dot_v1_dot_people__pb2.ExportMeRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/EraseMe',
+            tollway_dot_auth_dot_v1_dot_people__pb2.EraseMeRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ExportPerson',
+            tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ExportPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ErasePerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ErasePerson',
+            tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_people__pb2.ErasePersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RefreshSession',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RefreshSessionRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/SwitchOrganization',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.SwitchOrganizationRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListSessions',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RevokeSession',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAllSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RevokeAllSessions',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RevokeAllSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RotateSigningKey',
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_sessions__pb2.RotateSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginTotpEnrollment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/BeginTotpEnrollment',
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.BeginTotpEnrollmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmTotpEnrollment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ConfirmTotpEnrollment',
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.ConfirmTotpEnrollmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/DisableTotp',
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.DisableTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegenerateRecoveryCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RegenerateRecoveryCodes',
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_second__factors__pb2.RegenerateRecoveryCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/CreateServiceAccount',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/GetServiceAccount',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.GetServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListServiceAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ListServiceAccounts',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ListServiceAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/UpdateServiceAccount',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.UpdateServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RotateServiceAccount',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RotateServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.CreateServiceAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RevokeServiceAccount',
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.RevokeServiceAccountRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_service__accounts__pb2.ServiceAccount.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/UpdateApiKey',
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.UpdateApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/RotateApiKey',
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ImportApiKeys',
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_api__keys__pb2.ImportApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ExportAuditEntries',
+            tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_audit__pb2.ExportAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPrincipals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/WatchPrincipals',
+            tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_principals__pb2.WatchPrincipalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,167 @@ Organizations, people, sessions, service accounts, API keys and the audit log.""
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from tollway.auth.v1 import auth_service_pb2 as _auth_service_pb2
+from tollway.auth.v1 import api_keys_pb2 as _api_keys_pb2
+from tollway.auth.v1 import audit_pb2 as _audit_pb2
+from tollway.auth.v1 import key_grants_pb2 as _key_grants_pb2
+from tollway.auth.v1 import members_pb2 as _members_pb2
+from tollway.auth.v1 import organizations_pb2 as _organizations_pb2
+from tollway.auth.v1 import people_pb2 as _people_pb2
+from tollway.auth.v1 import principals_pb2 as _principals_pb2
+from tollway.auth.v1 import second_factors_pb2 as _second_factors_pb2
+from tollway.auth.v1 import service_accounts_pb2 as _service_accounts_pb2
+from tollway.auth.v1 import sessions_pb2 as _sessions_pb2
+from tollway.auth.v1.api_keys_pb2 import ApiKey as ApiKey
+from tollway.auth.v1.api_keys_pb2 import BatchGetApiKeysRequest as BatchGetApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import BatchGetApiKeysResponse as BatchGetApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import CreateApiKeyRequest as CreateApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import CreateApiKeyResponse as CreateApiKeyResponse
+from tollway.auth.v1.api_keys_pb2 import GetApiKeyRequest as GetApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import ImportApiKeysRequest as ImportApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import ImportApiKeysResponse as ImportApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import ImportedApiKey as ImportedApiKey
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_LIVE as KEY_MODE_LIVE
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_TEST as KEY_MODE_TEST
+from tollway.auth.v1.api_keys_pb2 import KEY_MODE_UNSPECIFIED as KEY_MODE_UNSPECIFIED
+from tollway.auth.v1.api_keys_pb2 import KeyMode as KeyMode
+from tollway.auth.v1.api_keys_pb2 import ListApiKeysRequest as ListApiKeysRequest
+from tollway.auth.v1.api_keys_pb2 import ListApiKeysResponse as ListApiKeysResponse
+from tollway.auth.v1.api_keys_pb2 import RevokeApiKeyRequest as RevokeApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import RotateApiKeyRequest as RotateApiKeyRequest
+from tollway.auth.v1.api_keys_pb2 import UpdateApiKeyRequest as UpdateApiKeyRequest
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_CSV as AUDIT_EXPORT_FORMAT_CSV
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_JSONL as AUDIT_EXPORT_FORMAT_JSONL
+from tollway.auth.v1.audit_pb2 import AUDIT_EXPORT_FORMAT_UNSPECIFIED as AUDIT_EXPORT_FORMAT_UNSPECIFIED
+from tollway.auth.v1.audit_pb2 import AppendAuditEntriesRequest as AppendAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import AppendAuditEntriesResponse as AppendAuditEntriesResponse
+from tollway.auth.v1.audit_pb2 import AuditEntry as AuditEntry
+from tollway.auth.v1.audit_pb2 import AuditExportFormat as AuditExportFormat
+from tollway.auth.v1.audit_pb2 import AuditFilter as AuditFilter
+from tollway.auth.v1.audit_pb2 import ExportAuditEntriesRequest as ExportAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import ExportAuditEntriesResponse as ExportAuditEntriesResponse
+from tollway.auth.v1.audit_pb2 import ListAuditEntriesRequest as ListAuditEntriesRequest
+from tollway.auth.v1.audit_pb2 import ListAuditEntriesResponse as ListAuditEntriesResponse
+from tollway.auth.v1.key_grants_pb2 import ImportedPrefixes as ImportedPrefixes
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_ACTIVE as KEY_STATE_ACTIVE
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_ORGANIZATION_SUSPENDED as KEY_STATE_ORGANIZATION_SUSPENDED
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_REVOKED as KEY_STATE_REVOKED
+from tollway.auth.v1.key_grants_pb2 import KEY_STATE_UNSPECIFIED as KEY_STATE_UNSPECIFIED
+from tollway.auth.v1.key_grants_pb2 import KeyGrant as KeyGrant
+from tollway.auth.v1.key_grants_pb2 import KeyState as KeyState
+from tollway.auth.v1.key_grants_pb2 import ResolveKeysRequest as ResolveKeysRequest
+from tollway.auth.v1.key_grants_pb2 import ResolveKeysResponse as ResolveKeysResponse
+from tollway.auth.v1.key_grants_pb2 import WatchKeysRequest as WatchKeysRequest
+from tollway.auth.v1.key_grants_pb2 import WatchKeysResponse as WatchKeysResponse
+from tollway.auth.v1.members_pb2 import AcceptInvitationRequest as AcceptInvitationRequest
+from tollway.auth.v1.members_pb2 import CancelInvitationRequest as CancelInvitationRequest
+from tollway.auth.v1.members_pb2 import ChangeMemberRoleRequest as ChangeMemberRoleRequest
+from tollway.auth.v1.members_pb2 import DeclineInvitationRequest as DeclineInvitationRequest
+from tollway.auth.v1.members_pb2 import DeclineInvitationResponse as DeclineInvitationResponse
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_ACCEPTED as INVITATION_STATE_ACCEPTED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_CANCELLED as INVITATION_STATE_CANCELLED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_DECLINED as INVITATION_STATE_DECLINED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_EXPIRED as INVITATION_STATE_EXPIRED
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_PENDING as INVITATION_STATE_PENDING
+from tollway.auth.v1.members_pb2 import INVITATION_STATE_UNSPECIFIED as INVITATION_STATE_UNSPECIFIED
+from tollway.auth.v1.members_pb2 import Invitation as Invitation
+from tollway.auth.v1.members_pb2 import InvitationState as InvitationState
+from tollway.auth.v1.members_pb2 import InviteMemberRequest as InviteMemberRequest
+from tollway.auth.v1.members_pb2 import LeaveOrganizationRequest as LeaveOrganizationRequest
+from tollway.auth.v1.members_pb2 import LeaveOrganizationResponse as LeaveOrganizationResponse
+from tollway.auth.v1.members_pb2 import ListInvitationsRequest as ListInvitationsRequest
+from tollway.auth.v1.members_pb2 import ListInvitationsResponse as ListInvitationsResponse
+from tollway.auth.v1.members_pb2 import ListMembersRequest as ListMembersRequest
+from tollway.auth.v1.members_pb2 import ListMembersResponse as ListMembersResponse
+from tollway.auth.v1.members_pb2 import ListMyInvitationsRequest as ListMyInvitationsRequest
+from tollway.auth.v1.members_pb2 import ListMyInvitationsResponse as ListMyInvitationsResponse
+from tollway.auth.v1.members_pb2 import Member as Member
+from tollway.auth.v1.members_pb2 import RegisterByInvitationRequest as RegisterByInvitationRequest
+from tollway.auth.v1.members_pb2 import RemoveMemberRequest as RemoveMemberRequest
+from tollway.auth.v1.members_pb2 import RemoveMemberResponse as RemoveMemberResponse
+from tollway.auth.v1.members_pb2 import ResendInvitationRequest as ResendInvitationRequest
+from tollway.auth.v1.organizations_pb2 import CreateOrganizationRequest as CreateOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import DeleteOrganizationRequest as DeleteOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import GetOrganizationRequest as GetOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import ListOrganizationsRequest as ListOrganizationsRequest
+from tollway.auth.v1.organizations_pb2 import ListOrganizationsResponse as ListOrganizationsResponse
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_ACTIVE as ORGANIZATION_STATE_ACTIVE
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_DELETED as ORGANIZATION_STATE_DELETED
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_SUSPENDED as ORGANIZATION_STATE_SUSPENDED
+from tollway.auth.v1.organizations_pb2 import ORGANIZATION_STATE_UNSPECIFIED as ORGANIZATION_STATE_UNSPECIFIED
+from tollway.auth.v1.organizations_pb2 import Organization as Organization
+from tollway.auth.v1.organizations_pb2 import OrganizationState as OrganizationState
+from tollway.auth.v1.organizations_pb2 import ProvisionOrganizationRequest as ProvisionOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import ResumeOrganizationRequest as ResumeOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import SetOrganizationStateRequest as SetOrganizationStateRequest
+from tollway.auth.v1.organizations_pb2 import SetOrganizationStateResponse as SetOrganizationStateResponse
+from tollway.auth.v1.organizations_pb2 import SuspendOrganizationRequest as SuspendOrganizationRequest
+from tollway.auth.v1.organizations_pb2 import UpdateOrganizationRequest as UpdateOrganizationRequest
+from tollway.auth.v1.people_pb2 import ChangePasswordRequest as ChangePasswordRequest
+from tollway.auth.v1.people_pb2 import ChangePasswordResponse as ChangePasswordResponse
+from tollway.auth.v1.people_pb2 import EraseMeRequest as EraseMeRequest
+from tollway.auth.v1.people_pb2 import ErasePersonRequest as ErasePersonRequest
+from tollway.auth.v1.people_pb2 import ErasePersonResponse as ErasePersonResponse
+from tollway.auth.v1.people_pb2 import ExportMeRequest as ExportMeRequest
+from tollway.auth.v1.people_pb2 import ExportPersonRequest as ExportPersonRequest
+from tollway.auth.v1.people_pb2 import ExportPersonResponse as ExportPersonResponse
+from tollway.auth.v1.people_pb2 import GetMeRequest as GetMeRequest
+from tollway.auth.v1.people_pb2 import GetMeResponse as GetMeResponse
+from tollway.auth.v1.people_pb2 import Membership as Membership
+from tollway.auth.v1.people_pb2 import Person as Person
+from tollway.auth.v1.people_pb2 import RegisterRequest as RegisterRequest
+from tollway.auth.v1.people_pb2 import RegisterResponse as RegisterResponse
+from tollway.auth.v1.people_pb2 import RequestEmailChangeRequest as RequestEmailChangeRequest
+from tollway.auth.v1.people_pb2 import RequestEmailChangeResponse as RequestEmailChangeResponse
+from tollway.auth.v1.people_pb2 import RequestEmailVerificationRequest as RequestEmailVerificationRequest
+from tollway.auth.v1.people_pb2 import RequestEmailVerificationResponse as RequestEmailVerificationResponse
+from tollway.auth.v1.people_pb2 import RequestPasswordResetRequest as RequestPasswordResetRequest
+from tollway.auth.v1.people_pb2 import RequestPasswordResetResponse as RequestPasswordResetResponse
+from tollway.auth.v1.people_pb2 import ResetPasswordRequest as ResetPasswordRequest
+from tollway.auth.v1.people_pb2 import ResetPasswordResponse as ResetPasswordResponse
+from tollway.auth.v1.people_pb2 import UpdateProfileRequest as UpdateProfileRequest
+from tollway.auth.v1.people_pb2 import VerifyEmailRequest as VerifyEmailRequest
+from tollway.auth.v1.people_pb2 import VerifyEmailResponse as VerifyEmailResponse
+from tollway.auth.v1.principals_pb2 import ChangedMembership as ChangedMembership
+from tollway.auth.v1.principals_pb2 import ChangedOrganization as ChangedOrganization
+from tollway.auth.v1.principals_pb2 import ChangedServiceAccount as ChangedServiceAccount
+from tollway.auth.v1.principals_pb2 import PrincipalChange as PrincipalChange
+from tollway.auth.v1.principals_pb2 import RevokedSession as RevokedSession
+from tollway.auth.v1.principals_pb2 import WatchPrincipalsRequest as WatchPrincipalsRequest
+from tollway.auth.v1.principals_pb2 import WatchPrincipalsResponse as WatchPrincipalsResponse
+from tollway.auth.v1.second_factors_pb2 import BeginTotpEnrollmentRequest as BeginTotpEnrollmentRequest
+from tollway.auth.v1.second_factors_pb2 import BeginTotpEnrollmentResponse as BeginTotpEnrollmentResponse
+from tollway.auth.v1.second_factors_pb2 import ConfirmTotpEnrollmentRequest as ConfirmTotpEnrollmentRequest
+from tollway.auth.v1.second_factors_pb2 import ConfirmTotpEnrollmentResponse as ConfirmTotpEnrollmentResponse
+from tollway.auth.v1.second_factors_pb2 import DisableTotpRequest as DisableTotpRequest
+from tollway.auth.v1.second_factors_pb2 import DisableTotpResponse as DisableTotpResponse
+from tollway.auth.v1.second_factors_pb2 import RegenerateRecoveryCodesRequest as RegenerateRecoveryCodesRequest
+from tollway.auth.v1.second_factors_pb2 import RegenerateRecoveryCodesResponse as RegenerateRecoveryCodesResponse
+from tollway.auth.v1.service_accounts_pb2 import CreateServiceAccountRequest as CreateServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import CreateServiceAccountResponse as CreateServiceAccountResponse
+from tollway.auth.v1.service_accounts_pb2 import GetServiceAccountRequest as GetServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ListServiceAccountsRequest as ListServiceAccountsRequest
+from tollway.auth.v1.service_accounts_pb2 import ListServiceAccountsResponse as ListServiceAccountsResponse
+from tollway.auth.v1.service_accounts_pb2 import ResolveServiceAccountRequest as ResolveServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ResolveServiceAccountResponse as ResolveServiceAccountResponse
+from tollway.auth.v1.service_accounts_pb2 import RevokeServiceAccountRequest as RevokeServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import RotateServiceAccountRequest as RotateServiceAccountRequest
+from tollway.auth.v1.service_accounts_pb2 import ServiceAccount as ServiceAccount
+from tollway.auth.v1.service_accounts_pb2 import UpdateServiceAccountRequest as UpdateServiceAccountRequest
+from tollway.auth.v1.sessions_pb2 import CreateSessionRequest as CreateSessionRequest
+from tollway.auth.v1.sessions_pb2 import CreateSessionResponse as CreateSessionResponse
+from tollway.auth.v1.sessions_pb2 import GetJwksRequest as GetJwksRequest
+from tollway.auth.v1.sessions_pb2 import GetJwksResponse as GetJwksResponse
+from tollway.auth.v1.sessions_pb2 import ListSessionsRequest as ListSessionsRequest
+from tollway.auth.v1.sessions_pb2 import ListSessionsResponse as ListSessionsResponse
+from tollway.auth.v1.sessions_pb2 import RefreshSessionRequest as RefreshSessionRequest
+from tollway.auth.v1.sessions_pb2 import RevokeAllSessionsRequest as RevokeAllSessionsRequest
+from tollway.auth.v1.sessions_pb2 import RevokeAllSessionsResponse as RevokeAllSessionsResponse
+from tollway.auth.v1.sessions_pb2 import RevokeSessionRequest as RevokeSessionRequest
+from tollway.auth.v1.sessions_pb2 import RevokeSessionResponse as RevokeSessionResponse
+from tollway.auth.v1.sessions_pb2 import RotateSigningKeyRequest as RotateSigningKeyRequest
+from tollway.auth.v1.sessions_pb2 import RotateSigningKeyResponse as RotateSigningKeyResponse
+from tollway.auth.v1.sessions_pb2 import Session as Session
+from tollway.auth.v1.sessions_pb2 import SwitchOrganizationRequest as SwitchOrganizationRequest
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -33,70 +193,294 @@ class AuthServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
-    ResolveKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveKeysRequest, _auth_service_pb2.ResolveKeysResponse]
+    ResolveKeys: _grpc.UnaryUnaryMultiCallable[_key_grants_pb2.ResolveKeysRequest, _key_grants_pb2.ResolveKeysResponse]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
-    WatchKeys: _grpc.UnaryStreamMultiCallable[_auth_service_pb2.WatchKeysRequest, _auth_service_pb2.WatchKeysResponse]
+    WatchKeys: _grpc.UnaryStreamMultiCallable[_key_grants_pb2.WatchKeysRequest, _key_grants_pb2.WatchKeysResponse]
     """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
     at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
     silence tells a reader that the stream is dead.
     """
-    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
     """Creates an API key. Its secret is in this answer and nowhere else, ever."""
-    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.ApiKey]
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
     """Revokes an API key; every edge refuses it within a second. Revoking twice answers the same."""
-    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
     """Lists an organization's API keys, newest first."""
-    GetApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetApiKeyRequest, _auth_service_pb2.ApiKey]
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]
     """Gets an API key."""
-    BatchGetApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchGetApiKeysRequest, _auth_service_pb2.BatchGetApiKeysResponse]
+    BatchGetApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.BatchGetApiKeysRequest, _api_keys_pb2.BatchGetApiKeysResponse]
     """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
-    GetOrganization: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetOrganizationRequest, _auth_service_pb2.Organization]
+    GetOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.GetOrganizationRequest, _organizations_pb2.Organization]
     """Gets an organization."""
-    CreateSession: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSessionRequest, _auth_service_pb2.CreateSessionResponse]
+    CreateSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.CreateSessionRequest, _sessions_pb2.CreateSessionResponse]
     """Signs a person in to one organization. A wrong address and a wrong password answer alike."""
-    GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetJwksRequest, _auth_service_pb2.GetJwksResponse]
+    GetJwks: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetJwksRequest, _sessions_pb2.GetJwksResponse]
     """Publishes the public keys that session tokens are verified with (RFC 7517)."""
-    ResolveServiceAccount: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveServiceAccountRequest, _auth_service_pb2.ResolveServiceAccountResponse]
+    ResolveServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.ResolveServiceAccountRequest, _service_accounts_pb2.ResolveServiceAccountResponse]
     """Resolves a service account's token for another process that was shown it."""
-    AppendAuditEntries: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.AppendAuditEntriesRequest, _auth_service_pb2.AppendAuditEntriesResponse]
+    AppendAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_pb2.AppendAuditEntriesRequest, _audit_pb2.AppendAuditEntriesResponse]
     """Appends entries of another service to the audit log. An entry id that is there already is left as it is."""
-    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListAuditEntriesRequest, _auth_service_pb2.ListAuditEntriesResponse]
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEntriesRequest, _audit_pb2.ListAuditEntriesResponse]
     """Lists an organization's audit log, newest first."""
+    CreateOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.CreateOrganizationRequest, _organizations_pb2.Organization]
+    """Creates another organization, owned by the caller."""
+    ProvisionOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.ProvisionOrganizationRequest, _organizations_pb2.Organization]
+    """Creates an organization for a customer and invites its owner. Operators only."""
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.UpdateOrganizationRequest, _organizations_pb2.Organization]
+    """Changes an organization's name, addresses, currency, time zone or metadata."""
+    ListOrganizations: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.ListOrganizationsRequest, _organizations_pb2.ListOrganizationsResponse]
+    """Lists the organizations of the installation. Operators only."""
+    SuspendOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.SuspendOrganizationRequest, _organizations_pb2.Organization]
+    """Suspends an organization: its keys are refused and its people may only read and pay. Operators only."""
+    ResumeOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.ResumeOrganizationRequest, _organizations_pb2.Organization]
+    """Takes a suspension by the operator back; what billing says stays in force. Operators only."""
+    DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.DeleteOrganizationRequest, _organizations_pb2.Organization]
+    """Deletes an organization for good: keys, sessions and service accounts end, invoices stay."""
+    SetOrganizationState: _grpc.UnaryUnaryMultiCallable[_organizations_pb2.SetOrganizationStateRequest, _organizations_pb2.SetOrganizationStateResponse]
+    """Takes over what billing knows about an organization; in force at every edge within a second."""
+    InviteMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.InviteMemberRequest, _members_pb2.Invitation]
+    """Invites somebody by e-mail. The answer is the same whether they have an account or not."""
+    ListInvitations: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]
+    """Lists an organization's invitations."""
+    CancelInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.CancelInvitationRequest, _members_pb2.Invitation]
+    """Takes an invitation back."""
+    ResendInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.ResendInvitationRequest, _members_pb2.Invitation]
+    """Sends an invitation again."""
+    ListMyInvitations: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListMyInvitationsRequest, _members_pb2.ListMyInvitationsResponse]
+    """Lists the invitations that wait for the caller."""
+    AcceptInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.AcceptInvitationRequest, _people_pb2.Membership]
+    """Joins an organization by an invitation to the caller's address."""
+    RegisterByInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.RegisterByInvitationRequest, _sessions_pb2.CreateSessionResponse]
+    """Joins an organization as somebody who has no account yet, and signs in."""
+    DeclineInvitation: _grpc.UnaryUnaryMultiCallable[_members_pb2.DeclineInvitationRequest, _members_pb2.DeclineInvitationResponse]
+    """Declines an invitation."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]
+    """Lists an organization's members."""
+    ChangeMemberRole: _grpc.UnaryUnaryMultiCallable[_members_pb2.ChangeMemberRoleRequest, _members_pb2.Member]
+    """Changes a member's role; in force everywhere within a second. The last owner stays owner."""
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]
+    """Removes a member; their sessions for this organization end within a second."""
+    LeaveOrganization: _grpc.UnaryUnaryMultiCallable[_members_pb2.LeaveOrganizationRequest, _members_pb2.LeaveOrganizationResponse]
+    """Leaves an organization."""
+    Register: _grpc.UnaryUnaryMultiCallable[_people_pb2.RegisterRequest, _people_pb2.RegisterResponse]
+    """Registers a person with a new organization; both are there once the address is verified."""
+    RequestEmailVerification: _grpc.UnaryUnaryMultiCallable[_people_pb2.RequestEmailVerificationRequest, _people_pb2.RequestEmailVerificationResponse]
+    """Sends the verification e-mail of a registration again."""
+    VerifyEmail: _grpc.UnaryUnaryMultiCallable[_people_pb2.VerifyEmailRequest, _people_pb2.VerifyEmailResponse]
+    """Verifies an address: ends a registration, or a change of address."""
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_people_pb2.RequestPasswordResetRequest, _people_pb2.RequestPasswordResetResponse]
+    """Sends an e-mail with which a new password can be set."""
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_people_pb2.ResetPasswordRequest, _people_pb2.ResetPasswordResponse]
+    """Sets a new password with a token from an e-mail."""
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_people_pb2.ChangePasswordRequest, _people_pb2.ChangePasswordResponse]
+    """Sets another password."""
+    RequestEmailChange: _grpc.UnaryUnaryMultiCallable[_people_pb2.RequestEmailChangeRequest, _people_pb2.RequestEmailChangeResponse]
+    """Starts a change of the caller's address."""
+    GetMe: _grpc.UnaryUnaryMultiCallable[_people_pb2.GetMeRequest, _people_pb2.GetMeResponse]
+    """Says who the caller is."""
+    UpdateProfile: _grpc.UnaryUnaryMultiCallable[_people_pb2.UpdateProfileRequest, _people_pb2.Person]
+    """Changes the caller's name."""
+    ExportMe: _grpc.UnaryUnaryMultiCallable[_people_pb2.ExportMeRequest, _people_pb2.ExportPersonResponse]
+    """Exports everything that is stored about the caller."""
+    EraseMe: _grpc.UnaryUnaryMultiCallable[_people_pb2.EraseMeRequest, _people_pb2.ErasePersonResponse]
+    """Erases the caller's account."""
+    ExportPerson: _grpc.UnaryUnaryMultiCallable[_people_pb2.ExportPersonRequest, _people_pb2.ExportPersonResponse]
+    """Exports everything that is stored about a person. Operators only; audited."""
+    ErasePerson: _grpc.UnaryUnaryMultiCallable[_people_pb2.ErasePersonRequest, _people_pb2.ErasePersonResponse]
+    """Erases a person's account. Operators only; audited."""
+    RefreshSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.CreateSessionResponse]
+    """Renews a session: new tokens for the old refresh token."""
+    SwitchOrganization: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.SwitchOrganizationRequest, _sessions_pb2.CreateSessionResponse]
+    """Moves the caller's session to another of their organizations and returns new tokens."""
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]
+    """Lists where the caller is signed in."""
+    RevokeSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RevokeSessionRequest, _sessions_pb2.RevokeSessionResponse]
+    """Signs the caller out: of this session, or of another of theirs."""
+    RevokeAllSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RevokeAllSessionsRequest, _sessions_pb2.RevokeAllSessionsResponse]
+    """Signs the caller out everywhere."""
+    RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RotateSigningKeyRequest, _sessions_pb2.RotateSigningKeyResponse]
+    """Replaces the key that session tokens are signed with, without a restart. Operators only."""
+    BeginTotpEnrollment: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.BeginTotpEnrollmentRequest, _second_factors_pb2.BeginTotpEnrollmentResponse]
+    """Starts setting up a second factor."""
+    ConfirmTotpEnrollment: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.ConfirmTotpEnrollmentRequest, _second_factors_pb2.ConfirmTotpEnrollmentResponse]
+    """Ends setting up a second factor."""
+    DisableTotp: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.DisableTotpRequest, _second_factors_pb2.DisableTotpResponse]
+    """Removes the caller's second factor."""
+    RegenerateRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.RegenerateRecoveryCodesRequest, _second_factors_pb2.RegenerateRecoveryCodesResponse]
+    """Replaces the caller's recovery codes."""
+    CreateServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.CreateServiceAccountRequest, _service_accounts_pb2.CreateServiceAccountResponse]
+    """Creates a service account. Its token is in this answer and nowhere else, ever."""
+    GetServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.GetServiceAccountRequest, _service_accounts_pb2.ServiceAccount]
+    """Gets a service account."""
+    ListServiceAccounts: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.ListServiceAccountsRequest, _service_accounts_pb2.ListServiceAccountsResponse]
+    """Lists an organization's service accounts."""
+    UpdateServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.UpdateServiceAccountRequest, _service_accounts_pb2.ServiceAccount]
+    """Changes a service account's name, role or expiry; in force everywhere within a second."""
+    RotateServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.RotateServiceAccountRequest, _service_accounts_pb2.CreateServiceAccountResponse]
+    """Replaces a service account's token."""
+    RevokeServiceAccount: _grpc.UnaryUnaryMultiCallable[_service_accounts_pb2.RevokeServiceAccountRequest, _service_accounts_pb2.ServiceAccount]
+    """Revokes a service account; in force everywhere within a second."""
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
+    """Changes an API key's name, scopes, addresses, subject or expiry; in force at every edge within a second.
+    Members change the keys that they created.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
+    """Creates a key that may do what another one may, and ends that one now or after an overlap."""
+    ImportApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ImportApiKeysRequest, _api_keys_pb2.ImportApiKeysResponse]
+    """Takes over keys that customers hold already, by their SHA-256."""
+    ExportAuditEntries: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEntriesRequest, _audit_pb2.ExportAuditEntriesResponse]
+    """Exports an organization's audit log as a stream of the parts of one file; the export itself is audited."""
+    WatchPrincipals: _grpc.UnaryStreamMultiCallable[_principals_pb2.WatchPrincipalsRequest, _principals_pb2.WatchPrincipalsResponse]
+    """Streams what verifiers of tokens have to know beyond the tokens: first a snapshot, then changes within a second of
+    their commit. A message comes at least once a second, an empty one where there is nothing to say.
+    """
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
     """Owns who is who. Resolves API keys for the edge, issues session tokens, keeps the audit log."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ResolveKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveKeysRequest, _auth_service_pb2.ResolveKeysResponse]  # type: ignore[assignment]
+    ResolveKeys: _aio.UnaryUnaryMultiCallable[_key_grants_pb2.ResolveKeysRequest, _key_grants_pb2.ResolveKeysResponse]  # type: ignore[assignment]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
-    WatchKeys: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchKeysRequest, _auth_service_pb2.WatchKeysResponse]  # type: ignore[assignment]
+    WatchKeys: _aio.UnaryStreamMultiCallable[_key_grants_pb2.WatchKeysRequest, _key_grants_pb2.WatchKeysResponse]  # type: ignore[assignment]
     """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
     at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
     silence tells a reader that the stream is dead.
     """
-    CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key. Its secret is in this answer and nowhere else, ever."""
-    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.ApiKey]  # type: ignore[assignment]
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Revokes an API key; every edge refuses it within a second. Revoking twice answers the same."""
-    ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists an organization's API keys, newest first."""
-    GetApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetApiKeyRequest, _auth_service_pb2.ApiKey]  # type: ignore[assignment]
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Gets an API key."""
-    BatchGetApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchGetApiKeysRequest, _auth_service_pb2.BatchGetApiKeysResponse]  # type: ignore[assignment]
+    BatchGetApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.BatchGetApiKeysRequest, _api_keys_pb2.BatchGetApiKeysResponse]  # type: ignore[assignment]
     """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
-    GetOrganization: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetOrganizationRequest, _auth_service_pb2.Organization]  # type: ignore[assignment]
+    GetOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.GetOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
     """Gets an organization."""
-    CreateSession: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSessionRequest, _auth_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
+    CreateSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CreateSessionRequest, _sessions_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Signs a person in to one organization. A wrong address and a wrong password answer alike."""
-    GetJwks: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetJwksRequest, _auth_service_pb2.GetJwksResponse]  # type: ignore[assignment]
+    GetJwks: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetJwksRequest, _sessions_pb2.GetJwksResponse]  # type: ignore[assignment]
     """Publishes the public keys that session tokens are verified with (RFC 7517)."""
-    ResolveServiceAccount: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResolveServiceAccountRequest, _auth_service_pb2.ResolveServiceAccountResponse]  # type: ignore[assignment]
+    ResolveServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.ResolveServiceAccountRequest, _service_accounts_pb2.ResolveServiceAccountResponse]  # type: ignore[assignment]
     """Resolves a service account's token for another process that was shown it."""
-    AppendAuditEntries: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.AppendAuditEntriesRequest, _auth_service_pb2.AppendAuditEntriesResponse]  # type: ignore[assignment]
+    AppendAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_pb2.AppendAuditEntriesRequest, _audit_pb2.AppendAuditEntriesResponse]  # type: ignore[assignment]
     """Appends entries of another service to the audit log. An entry id that is there already is left as it is."""
-    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListAuditEntriesRequest, _auth_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEntriesRequest, _audit_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Lists an organization's audit log, newest first."""
+    CreateOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.CreateOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Creates another organization, owned by the caller."""
+    ProvisionOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.ProvisionOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Creates an organization for a customer and invites its owner. Operators only."""
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.UpdateOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Changes an organization's name, addresses, currency, time zone or metadata."""
+    ListOrganizations: _aio.UnaryUnaryMultiCallable[_organizations_pb2.ListOrganizationsRequest, _organizations_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
+    """Lists the organizations of the installation. Operators only."""
+    SuspendOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.SuspendOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Suspends an organization: its keys are refused and its people may only read and pay. Operators only."""
+    ResumeOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.ResumeOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Takes a suspension by the operator back; what billing says stays in force. Operators only."""
+    DeleteOrganization: _aio.UnaryUnaryMultiCallable[_organizations_pb2.DeleteOrganizationRequest, _organizations_pb2.Organization]  # type: ignore[assignment]
+    """Deletes an organization for good: keys, sessions and service accounts end, invoices stay."""
+    SetOrganizationState: _aio.UnaryUnaryMultiCallable[_organizations_pb2.SetOrganizationStateRequest, _organizations_pb2.SetOrganizationStateResponse]  # type: ignore[assignment]
+    """Takes over what billing knows about an organization; in force at every edge within a second."""
+    InviteMember: _aio.UnaryUnaryMultiCallable[_members_pb2.InviteMemberRequest, _members_pb2.Invitation]  # type: ignore[assignment]
+    """Invites somebody by e-mail. The answer is the same whether they have an account or not."""
+    ListInvitations: _aio.UnaryUnaryMultiCallable[_members_pb2.ListInvitationsRequest, _members_pb2.ListInvitationsResponse]  # type: ignore[assignment]
+    """Lists an organization's invitations."""
+    CancelInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.CancelInvitationRequest, _members_pb2.Invitation]  # type: ignore[assignment]
+    """Takes an invitation back."""
+    ResendInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.ResendInvitationRequest, _members_pb2.Invitation]  # type: ignore[assignment]
+    """Sends an invitation again."""
+    ListMyInvitations: _aio.UnaryUnaryMultiCallable[_members_pb2.ListMyInvitationsRequest, _members_pb2.ListMyInvitationsResponse]  # type: ignore[assignment]
+    """Lists the invitations that wait for the caller."""
+    AcceptInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.AcceptInvitationRequest, _people_pb2.Membership]  # type: ignore[assignment]
+    """Joins an organization by an invitation to the caller's address."""
+    RegisterByInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.RegisterByInvitationRequest, _sessions_pb2.CreateSessionResponse]  # type: ignore[assignment]
+    """Joins an organization as somebody who has no account yet, and signs in."""
+    DeclineInvitation: _aio.UnaryUnaryMultiCallable[_members_pb2.DeclineInvitationRequest, _members_pb2.DeclineInvitationResponse]  # type: ignore[assignment]
+    """Declines an invitation."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_members_pb2.ListMembersRequest, _members_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists an organization's members."""
+    ChangeMemberRole: _aio.UnaryUnaryMultiCallable[_members_pb2.ChangeMemberRoleRequest, _members_pb2.Member]  # type: ignore[assignment]
+    """Changes a member's role; in force everywhere within a second. The last owner stays owner."""
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]  # type: ignore[assignment]
+    """Removes a member; their sessions for this organization end within a second."""
+    LeaveOrganization: _aio.UnaryUnaryMultiCallable[_members_pb2.LeaveOrganizationRequest, _members_pb2.LeaveOrganizationResponse]  # type: ignore[assignment]
+    """Leaves an organization."""
+    Register: _aio.UnaryUnaryMultiCallable[_people_pb2.RegisterRequest, _people_pb2.RegisterResponse]  # type: ignore[assignment]
+    """Registers a person with a new organization; both are there once the address is verified."""
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_people_pb2.RequestEmailVerificationRequest, _people_pb2.RequestEmailVerificationResponse]  # type: ignore[assignment]
+    """Sends the verification e-mail of a registration again."""
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_people_pb2.VerifyEmailRequest, _people_pb2.VerifyEmailResponse]  # type: ignore[assignment]
+    """Verifies an address: ends a registration, or a change of address."""
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_people_pb2.RequestPasswordResetRequest, _people_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Sends an e-mail with which a new password can be set."""
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_people_pb2.ResetPasswordRequest, _people_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a new password with a token from an e-mail."""
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_people_pb2.ChangePasswordRequest, _people_pb2.ChangePasswordResponse]  # type: ignore[assignment]
+    """Sets another password."""
+    RequestEmailChange: _aio.UnaryUnaryMultiCallable[_people_pb2.RequestEmailChangeRequest, _people_pb2.RequestEmailChangeResponse]  # type: ignore[assignment]
+    """Starts a change of the caller's address."""
+    GetMe: _aio.UnaryUnaryMultiCallable[_people_pb2.GetMeRequest, _people_pb2.GetMeResponse]  # type: ignore[assignment]
+    """Says who the caller is."""
+    UpdateProfile: _aio.UnaryUnaryMultiCallable[_people_pb2.UpdateProfileRequest, _people_pb2.Person]  # type: ignore[assignment]
+    """Changes the caller's name."""
+    ExportMe: _aio.UnaryUnaryMultiCallable[_people_pb2.ExportMeRequest, _people_pb2.ExportPersonResponse]  # type: ignore[assignment]
+    """Exports everything that is stored about the caller."""
+    EraseMe: _aio.UnaryUnaryMultiCallable[_people_pb2.EraseMeRequest, _people_pb2.ErasePersonResponse]  # type: ignore[assignment]
+    """Erases the caller's account."""
+    ExportPerson: _aio.UnaryUnaryMultiCallable[_people_pb2.ExportPersonRequest, _people_pb2.ExportPersonResponse]  # type: ignore[assignment]
+    """Exports everything that is stored about a person. Operators only; audited."""
+    ErasePerson: _aio.UnaryUnaryMultiCallable[_people_pb2.ErasePersonRequest, _people_pb2.ErasePersonResponse]  # type: ignore[assignment]
+    """Erases a person's account. Operators only; audited."""
+    RefreshSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RefreshSessionRequest, _sessions_pb2.CreateSessionResponse]  # type: ignore[assignment]
+    """Renews a session: new tokens for the old refresh token."""
+    SwitchOrganization: _aio.UnaryUnaryMultiCallable[_sessions_pb2.SwitchOrganizationRequest, _sessions_pb2.CreateSessionResponse]  # type: ignore[assignment]
+    """Moves the caller's session to another of their organizations and returns new tokens."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Lists where the caller is signed in."""
+    RevokeSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RevokeSessionRequest, _sessions_pb2.RevokeSessionResponse]  # type: ignore[assignment]
+    """Signs the caller out: of this session, or of another of theirs."""
+    RevokeAllSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RevokeAllSessionsRequest, _sessions_pb2.RevokeAllSessionsResponse]  # type: ignore[assignment]
+    """Signs the caller out everywhere."""
+    RotateSigningKey: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RotateSigningKeyRequest, _sessions_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
+    """Replaces the key that session tokens are signed with, without a restart. Operators only."""
+    BeginTotpEnrollment: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.BeginTotpEnrollmentRequest, _second_factors_pb2.BeginTotpEnrollmentResponse]  # type: ignore[assignment]
+    """Starts setting up a second factor."""
+    ConfirmTotpEnrollment: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.ConfirmTotpEnrollmentRequest, _second_factors_pb2.ConfirmTotpEnrollmentResponse]  # type: ignore[assignment]
+    """Ends setting up a second factor."""
+    DisableTotp: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.DisableTotpRequest, _second_factors_pb2.DisableTotpResponse]  # type: ignore[assignment]
+    """Removes the caller's second factor."""
+    RegenerateRecoveryCodes: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.RegenerateRecoveryCodesRequest, _second_factors_pb2.RegenerateRecoveryCodesResponse]  # type: ignore[assignment]
+    """Replaces the caller's recovery codes."""
+    CreateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.CreateServiceAccountRequest, _service_accounts_pb2.CreateServiceAccountResponse]  # type: ignore[assignment]
+    """Creates a service account. Its token is in this answer and nowhere else, ever."""
+    GetServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.GetServiceAccountRequest, _service_accounts_pb2.ServiceAccount]  # type: ignore[assignment]
+    """Gets a service account."""
+    ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.ListServiceAccountsRequest, _service_accounts_pb2.ListServiceAccountsResponse]  # type: ignore[assignment]
+    """Lists an organization's service accounts."""
+    UpdateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.UpdateServiceAccountRequest, _service_accounts_pb2.ServiceAccount]  # type: ignore[assignment]
+    """Changes a service account's name, role or expiry; in force everywhere within a second."""
+    RotateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.RotateServiceAccountRequest, _service_accounts_pb2.CreateServiceAccountResponse]  # type: ignore[assignment]
+    """Replaces a service account's token."""
+    RevokeServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.RevokeServiceAccountRequest, _service_accounts_pb2.ServiceAccount]  # type: ignore[assignment]
+    """Revokes a service account; in force everywhere within a second."""
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
+    """Changes an API key's name, scopes, addresses, subject or expiry; in force at every edge within a second.
+    Members change the keys that they created.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Creates a key that may do what another one may, and ends that one now or after an overlap."""
+    ImportApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ImportApiKeysRequest, _api_keys_pb2.ImportApiKeysResponse]  # type: ignore[assignment]
+    """Takes over keys that customers hold already, by their SHA-256."""
+    ExportAuditEntries: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEntriesRequest, _audit_pb2.ExportAuditEntriesResponse]  # type: ignore[assignment]
+    """Exports an organization's audit log as a stream of the parts of one file; the export itself is audited."""
+    WatchPrincipals: _aio.UnaryStreamMultiCallable[_principals_pb2.WatchPrincipalsRequest, _principals_pb2.WatchPrincipalsResponse]  # type: ignore[assignment]
+    """Streams what verifiers of tokens have to know beyond the tokens: first a snapshot, then changes within a second of
+    their commit. A message comes at least once a second, an empty one where there is nothing to say.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns who is who. Resolves API keys for the edge, issues session tokens, keeps the audit log."""
@@ -104,17 +488,17 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ResolveKeys(
         self,
-        request: _auth_service_pb2.ResolveKeysRequest,
+        request: _key_grants_pb2.ResolveKeysRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ResolveKeysResponse, _abc.Awaitable[_auth_service_pb2.ResolveKeysResponse]]:
+    ) -> _typing.Union[_key_grants_pb2.ResolveKeysResponse, _abc.Awaitable[_key_grants_pb2.ResolveKeysResponse]]:
         """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
 
     @_abc_1.abstractmethod
     def WatchKeys(
         self,
-        request: _auth_service_pb2.WatchKeysRequest,
+        request: _key_grants_pb2.WatchKeysRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_auth_service_pb2.WatchKeysResponse], _abc.AsyncIterator[_auth_service_pb2.WatchKeysResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_key_grants_pb2.WatchKeysResponse], _abc.AsyncIterator[_key_grants_pb2.WatchKeysResponse]]:
         """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
         at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
         silence tells a reader that the stream is dead.
@@ -123,89 +507,525 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateApiKey(
         self,
-        request: _auth_service_pb2.CreateApiKeyRequest,
+        request: _api_keys_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_auth_service_pb2.CreateApiKeyResponse]]:
+    ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
         """Creates an API key. Its secret is in this answer and nowhere else, ever."""
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
         self,
-        request: _auth_service_pb2.RevokeApiKeyRequest,
+        request: _api_keys_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ApiKey, _abc.Awaitable[_auth_service_pb2.ApiKey]]:
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Revokes an API key; every edge refuses it within a second. Revoking twice answers the same."""
 
     @_abc_1.abstractmethod
     def ListApiKeys(
         self,
-        request: _auth_service_pb2.ListApiKeysRequest,
+        request: _api_keys_pb2.ListApiKeysRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ListApiKeysResponse, _abc.Awaitable[_auth_service_pb2.ListApiKeysResponse]]:
+    ) -> _typing.Union[_api_keys_pb2.ListApiKeysResponse, _abc.Awaitable[_api_keys_pb2.ListApiKeysResponse]]:
         """Lists an organization's API keys, newest first."""
 
     @_abc_1.abstractmethod
     def GetApiKey(
         self,
-        request: _auth_service_pb2.GetApiKeyRequest,
+        request: _api_keys_pb2.GetApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ApiKey, _abc.Awaitable[_auth_service_pb2.ApiKey]]:
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """Gets an API key."""
 
     @_abc_1.abstractmethod
     def BatchGetApiKeys(
         self,
-        request: _auth_service_pb2.BatchGetApiKeysRequest,
+        request: _api_keys_pb2.BatchGetApiKeysRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.BatchGetApiKeysResponse, _abc.Awaitable[_auth_service_pb2.BatchGetApiKeysResponse]]:
+    ) -> _typing.Union[_api_keys_pb2.BatchGetApiKeysResponse, _abc.Awaitable[_api_keys_pb2.BatchGetApiKeysResponse]]:
         """Gets several API keys of one organization at once. One that does not exist is absent from the answer."""
 
     @_abc_1.abstractmethod
     def GetOrganization(
         self,
-        request: _auth_service_pb2.GetOrganizationRequest,
+        request: _organizations_pb2.GetOrganizationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.Organization, _abc.Awaitable[_auth_service_pb2.Organization]]:
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
         """Gets an organization."""
 
     @_abc_1.abstractmethod
     def CreateSession(
         self,
-        request: _auth_service_pb2.CreateSessionRequest,
+        request: _sessions_pb2.CreateSessionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.CreateSessionResponse, _abc.Awaitable[_auth_service_pb2.CreateSessionResponse]]:
+    ) -> _typing.Union[_sessions_pb2.CreateSessionResponse, _abc.Awaitable[_sessions_pb2.CreateSessionResponse]]:
         """Signs a person in to one organization. A wrong address and a wrong password answer alike."""
 
     @_abc_1.abstractmethod
     def GetJwks(
         self,
-        request: _auth_service_pb2.GetJwksRequest,
+        request: _sessions_pb2.GetJwksRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.GetJwksResponse, _abc.Awaitable[_auth_service_pb2.GetJwksResponse]]:
+    ) -> _typing.Union[_sessions_pb2.GetJwksResponse, _abc.Awaitable[_sessions_pb2.GetJwksResponse]]:
         """Publishes the public keys that session tokens are verified with (RFC 7517)."""
 
     @_abc_1.abstractmethod
     def ResolveServiceAccount(
         self,
-        request: _auth_service_pb2.ResolveServiceAccountRequest,
+        request: _service_accounts_pb2.ResolveServiceAccountRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ResolveServiceAccountResponse, _abc.Awaitable[_auth_service_pb2.ResolveServiceAccountResponse]]:
+    ) -> _typing.Union[_service_accounts_pb2.ResolveServiceAccountResponse, _abc.Awaitable[_service_accounts_pb2.ResolveServiceAccountResponse]]:
         """Resolves a service account's token for another process that was shown it."""
 
     @_abc_1.abstractmethod
     def AppendAuditEntries(
         self,
-        request: _auth_service_pb2.AppendAuditEntriesRequest,
+        request: _audit_pb2.AppendAuditEntriesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.AppendAuditEntriesResponse, _abc.Awaitable[_auth_service_pb2.AppendAuditEntriesResponse]]:
+    ) -> _typing.Union[_audit_pb2.AppendAuditEntriesResponse, _abc.Awaitable[_audit_pb2.AppendAuditEntriesResponse]]:
         """Appends entries of another service to the audit log. An entry id that is there already is left as it is."""
 
     @_abc_1.abstractmethod
     def ListAuditEntries(
         self,
-        request: _auth_service_pb2.ListAuditEntriesRequest,
+        request: _audit_pb2.ListAuditEntriesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_auth_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_auth_service_pb2.ListAuditEntriesResponse]]:
+    ) -> _typing.Union[_audit_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_pb2.ListAuditEntriesResponse]]:
         """Lists an organization's audit log, newest first."""
+
+    @_abc_1.abstractmethod
+    def CreateOrganization(
+        self,
+        request: _organizations_pb2.CreateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Creates another organization, owned by the caller."""
+
+    @_abc_1.abstractmethod
+    def ProvisionOrganization(
+        self,
+        request: _organizations_pb2.ProvisionOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Creates an organization for a customer and invites its owner. Operators only."""
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _organizations_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Changes an organization's name, addresses, currency, time zone or metadata."""
+
+    @_abc_1.abstractmethod
+    def ListOrganizations(
+        self,
+        request: _organizations_pb2.ListOrganizationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.ListOrganizationsResponse, _abc.Awaitable[_organizations_pb2.ListOrganizationsResponse]]:
+        """Lists the organizations of the installation. Operators only."""
+
+    @_abc_1.abstractmethod
+    def SuspendOrganization(
+        self,
+        request: _organizations_pb2.SuspendOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Suspends an organization: its keys are refused and its people may only read and pay. Operators only."""
+
+    @_abc_1.abstractmethod
+    def ResumeOrganization(
+        self,
+        request: _organizations_pb2.ResumeOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Takes a suspension by the operator back; what billing says stays in force. Operators only."""
+
+    @_abc_1.abstractmethod
+    def DeleteOrganization(
+        self,
+        request: _organizations_pb2.DeleteOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.Organization, _abc.Awaitable[_organizations_pb2.Organization]]:
+        """Deletes an organization for good: keys, sessions and service accounts end, invoices stay."""
+
+    @_abc_1.abstractmethod
+    def SetOrganizationState(
+        self,
+        request: _organizations_pb2.SetOrganizationStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organizations_pb2.SetOrganizationStateResponse, _abc.Awaitable[_organizations_pb2.SetOrganizationStateResponse]]:
+        """Takes over what billing knows about an organization; in force at every edge within a second."""
+
+    @_abc_1.abstractmethod
+    def InviteMember(
+        self,
+        request: _members_pb2.InviteMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.Invitation, _abc.Awaitable[_members_pb2.Invitation]]:
+        """Invites somebody by e-mail. The answer is the same whether they have an account or not."""
+
+    @_abc_1.abstractmethod
+    def ListInvitations(
+        self,
+        request: _members_pb2.ListInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListInvitationsResponse, _abc.Awaitable[_members_pb2.ListInvitationsResponse]]:
+        """Lists an organization's invitations."""
+
+    @_abc_1.abstractmethod
+    def CancelInvitation(
+        self,
+        request: _members_pb2.CancelInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.Invitation, _abc.Awaitable[_members_pb2.Invitation]]:
+        """Takes an invitation back."""
+
+    @_abc_1.abstractmethod
+    def ResendInvitation(
+        self,
+        request: _members_pb2.ResendInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.Invitation, _abc.Awaitable[_members_pb2.Invitation]]:
+        """Sends an invitation again."""
+
+    @_abc_1.abstractmethod
+    def ListMyInvitations(
+        self,
+        request: _members_pb2.ListMyInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListMyInvitationsResponse, _abc.Awaitable[_members_pb2.ListMyInvitationsResponse]]:
+        """Lists the invitations that wait for the caller."""
+
+    @_abc_1.abstractmethod
+    def AcceptInvitation(
+        self,
+        request: _members_pb2.AcceptInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.Membership, _abc.Awaitable[_people_pb2.Membership]]:
+        """Joins an organization by an invitation to the caller's address."""
+
+    @_abc_1.abstractmethod
+    def RegisterByInvitation(
+        self,
+        request: _members_pb2.RegisterByInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.CreateSessionResponse, _abc.Awaitable[_sessions_pb2.CreateSessionResponse]]:
+        """Joins an organization as somebody who has no account yet, and signs in."""
+
+    @_abc_1.abstractmethod
+    def DeclineInvitation(
+        self,
+        request: _members_pb2.DeclineInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.DeclineInvitationResponse, _abc.Awaitable[_members_pb2.DeclineInvitationResponse]]:
+        """Declines an invitation."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _members_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListMembersResponse, _abc.Awaitable[_members_pb2.ListMembersResponse]]:
+        """Lists an organization's members."""
+
+    @_abc_1.abstractmethod
+    def ChangeMemberRole(
+        self,
+        request: _members_pb2.ChangeMemberRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.Member, _abc.Awaitable[_members_pb2.Member]]:
+        """Changes a member's role; in force everywhere within a second. The last owner stays owner."""
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _members_pb2.RemoveMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.RemoveMemberResponse, _abc.Awaitable[_members_pb2.RemoveMemberResponse]]:
+        """Removes a member; their sessions for this organization end within a second."""
+
+    @_abc_1.abstractmethod
+    def LeaveOrganization(
+        self,
+        request: _members_pb2.LeaveOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.LeaveOrganizationResponse, _abc.Awaitable[_members_pb2.LeaveOrganizationResponse]]:
+        """Leaves an organization."""
+
+    @_abc_1.abstractmethod
+    def Register(
+        self,
+        request: _people_pb2.RegisterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.RegisterResponse, _abc.Awaitable[_people_pb2.RegisterResponse]]:
+        """Registers a person with a new organization; both are there once the address is verified."""
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _people_pb2.RequestEmailVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.RequestEmailVerificationResponse, _abc.Awaitable[_people_pb2.RequestEmailVerificationResponse]]:
+        """Sends the verification e-mail of a registration again."""
+
+    @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _people_pb2.VerifyEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.VerifyEmailResponse, _abc.Awaitable[_people_pb2.VerifyEmailResponse]]:
+        """Verifies an address: ends a registration, or a change of address."""
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _people_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.RequestPasswordResetResponse, _abc.Awaitable[_people_pb2.RequestPasswordResetResponse]]:
+        """Sends an e-mail with which a new password can be set."""
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _people_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ResetPasswordResponse, _abc.Awaitable[_people_pb2.ResetPasswordResponse]]:
+        """Sets a new password with a token from an e-mail."""
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _people_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ChangePasswordResponse, _abc.Awaitable[_people_pb2.ChangePasswordResponse]]:
+        """Sets another password."""
+
+    @_abc_1.abstractmethod
+    def RequestEmailChange(
+        self,
+        request: _people_pb2.RequestEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.RequestEmailChangeResponse, _abc.Awaitable[_people_pb2.RequestEmailChangeResponse]]:
+        """Starts a change of the caller's address."""
+
+    @_abc_1.abstractmethod
+    def GetMe(
+        self,
+        request: _people_pb2.GetMeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.GetMeResponse, _abc.Awaitable[_people_pb2.GetMeResponse]]:
+        """Says who the caller is."""
+
+    @_abc_1.abstractmethod
+    def UpdateProfile(
+        self,
+        request: _people_pb2.UpdateProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.Person, _abc.Awaitable[_people_pb2.Person]]:
+        """Changes the caller's name."""
+
+    @_abc_1.abstractmethod
+    def ExportMe(
+        self,
+        request: _people_pb2.ExportMeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ExportPersonResponse, _abc.Awaitable[_people_pb2.ExportPersonResponse]]:
+        """Exports everything that is stored about the caller."""
+
+    @_abc_1.abstractmethod
+    def EraseMe(
+        self,
+        request: _people_pb2.EraseMeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ErasePersonResponse, _abc.Awaitable[_people_pb2.ErasePersonResponse]]:
+        """Erases the caller's account."""
+
+    @_abc_1.abstractmethod
+    def ExportPerson(
+        self,
+        request: _people_pb2.ExportPersonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ExportPersonResponse, _abc.Awaitable[_people_pb2.ExportPersonResponse]]:
+        """Exports everything that is stored about a person. Operators only; audited."""
+
+    @_abc_1.abstractmethod
+    def ErasePerson(
+        self,
+        request: _people_pb2.ErasePersonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_people_pb2.ErasePersonResponse, _abc.Awaitable[_people_pb2.ErasePersonResponse]]:
+        """Erases a person's account. Operators only; audited."""
+
+    @_abc_1.abstractmethod
+    def RefreshSession(
+        self,
+        request: _sessions_pb2.RefreshSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.CreateSessionResponse, _abc.Awaitable[_sessions_pb2.CreateSessionResponse]]:
+        """Renews a session: new tokens for the old refresh token."""
+
+    @_abc_1.abstractmethod
+    def SwitchOrganization(
+        self,
+        request: _sessions_pb2.SwitchOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.CreateSessionResponse, _abc.Awaitable[_sessions_pb2.CreateSessionResponse]]:
+        """Moves the caller's session to another of their organizations and returns new tokens."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _sessions_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.ListSessionsResponse, _abc.Awaitable[_sessions_pb2.ListSessionsResponse]]:
+        """Lists where the caller is signed in."""
+
+    @_abc_1.abstractmethod
+    def RevokeSession(
+        self,
+        request: _sessions_pb2.RevokeSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.RevokeSessionResponse, _abc.Awaitable[_sessions_pb2.RevokeSessionResponse]]:
+        """Signs the caller out: of this session, or of another of theirs."""
+
+    @_abc_1.abstractmethod
+    def RevokeAllSessions(
+        self,
+        request: _sessions_pb2.RevokeAllSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.RevokeAllSessionsResponse, _abc.Awaitable[_sessions_pb2.RevokeAllSessionsResponse]]:
+        """Signs the caller out everywhere."""
+
+    @_abc_1.abstractmethod
+    def RotateSigningKey(
+        self,
+        request: _sessions_pb2.RotateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.RotateSigningKeyResponse, _abc.Awaitable[_sessions_pb2.RotateSigningKeyResponse]]:
+        """Replaces the key that session tokens are signed with, without a restart. Operators only."""
+
+    @_abc_1.abstractmethod
+    def BeginTotpEnrollment(
+        self,
+        request: _second_factors_pb2.BeginTotpEnrollmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factors_pb2.BeginTotpEnrollmentResponse, _abc.Awaitable[_second_factors_pb2.BeginTotpEnrollmentResponse]]:
+        """Starts setting up a second factor."""
+
+    @_abc_1.abstractmethod
+    def ConfirmTotpEnrollment(
+        self,
+        request: _second_factors_pb2.ConfirmTotpEnrollmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factors_pb2.ConfirmTotpEnrollmentResponse, _abc.Awaitable[_second_factors_pb2.ConfirmTotpEnrollmentResponse]]:
+        """Ends setting up a second factor."""
+
+    @_abc_1.abstractmethod
+    def DisableTotp(
+        self,
+        request: _second_factors_pb2.DisableTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factors_pb2.DisableTotpResponse, _abc.Awaitable[_second_factors_pb2.DisableTotpResponse]]:
+        """Removes the caller's second factor."""
+
+    @_abc_1.abstractmethod
+    def RegenerateRecoveryCodes(
+        self,
+        request: _second_factors_pb2.RegenerateRecoveryCodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factors_pb2.RegenerateRecoveryCodesResponse, _abc.Awaitable[_second_factors_pb2.RegenerateRecoveryCodesResponse]]:
+        """Replaces the caller's recovery codes."""
+
+    @_abc_1.abstractmethod
+    def CreateServiceAccount(
+        self,
+        request: _service_accounts_pb2.CreateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.CreateServiceAccountResponse, _abc.Awaitable[_service_accounts_pb2.CreateServiceAccountResponse]]:
+        """Creates a service account. Its token is in this answer and nowhere else, ever."""
+
+    @_abc_1.abstractmethod
+    def GetServiceAccount(
+        self,
+        request: _service_accounts_pb2.GetServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.ServiceAccount, _abc.Awaitable[_service_accounts_pb2.ServiceAccount]]:
+        """Gets a service account."""
+
+    @_abc_1.abstractmethod
+    def ListServiceAccounts(
+        self,
+        request: _service_accounts_pb2.ListServiceAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.ListServiceAccountsResponse, _abc.Awaitable[_service_accounts_pb2.ListServiceAccountsResponse]]:
+        """Lists an organization's service accounts."""
+
+    @_abc_1.abstractmethod
+    def UpdateServiceAccount(
+        self,
+        request: _service_accounts_pb2.UpdateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.ServiceAccount, _abc.Awaitable[_service_accounts_pb2.ServiceAccount]]:
+        """Changes a service account's name, role or expiry; in force everywhere within a second."""
+
+    @_abc_1.abstractmethod
+    def RotateServiceAccount(
+        self,
+        request: _service_accounts_pb2.RotateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.CreateServiceAccountResponse, _abc.Awaitable[_service_accounts_pb2.CreateServiceAccountResponse]]:
+        """Replaces a service account's token."""
+
+    @_abc_1.abstractmethod
+    def RevokeServiceAccount(
+        self,
+        request: _service_accounts_pb2.RevokeServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_accounts_pb2.ServiceAccount, _abc.Awaitable[_service_accounts_pb2.ServiceAccount]]:
+        """Revokes a service account; in force everywhere within a second."""
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _api_keys_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
+        """Changes an API key's name, scopes, addresses, subject or expiry; in force at every edge within a second.
+        Members change the keys that they created.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_keys_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
+        """Creates a key that may do what another one may, and ends that one now or after an overlap."""
+
+    @_abc_1.abstractmethod
+    def ImportApiKeys(
+        self,
+        request: _api_keys_pb2.ImportApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ImportApiKeysResponse, _abc.Awaitable[_api_keys_pb2.ImportApiKeysResponse]]:
+        """Takes over keys that customers hold already, by their SHA-256."""
+
+    @_abc_1.abstractmethod
+    def ExportAuditEntries(
+        self,
+        request: _audit_pb2.ExportAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.ExportAuditEntriesResponse], _abc.AsyncIterator[_audit_pb2.ExportAuditEntriesResponse]]:
+        """Exports an organization's audit log as a stream of the parts of one file; the export itself is audited."""
+
+    @_abc_1.abstractmethod
+    def WatchPrincipals(
+        self,
+        request: _principals_pb2.WatchPrincipalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_principals_pb2.WatchPrincipalsResponse], _abc.AsyncIterator[_principals_pb2.WatchPrincipalsResponse]]:
+        """Streams what verifiers of tokens have to know beyond the tokens: first a snapshot, then changes within a second of
+        their commit. A message comes at least once a second, an empty one where there is nothing to say.
+        """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

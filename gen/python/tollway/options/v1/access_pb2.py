@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/options/v1/access.proto\x12\x12tollway.options.v1\x1a google/protobuf/descriptor.proto\"\x92\x01\n\x06\x41\x63\x63\x65ss\x12\x32\n\npermission\x18\x01 \x01(\x0e\x32\x1e.tollway.options.v1.Permission\x12\x14\n\x0ctenant_field\x18\x02 \x01(\t\x12+\n\x07\x63\x61llers\x18\x03 \x03(\x0e\x32\x1a.tollway.options.v1.Caller\x12\x11\n\tprocesses\x18\x04 \x03(\t\"j\n\x05Grant\x12\'\n\x05roles\x18\x01 \x03(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x02 \x03(\x0e\x32 .tollway.options.v1.PlatformRole*v\n\x06\x43\x61ller\x12\x16\n\x12\x43\x41LLER_UNSPECIFIED\x10\x00\x12\x11\n\rCALLER_PERSON\x10\x01\x12\x1a\n\x16\x43\x41LLER_SERVICE_ACCOUNT\x10\x02\x12\x12\n\x0e\x43\x41LLER_PROCESS\x10\x03\x12\x11\n\rCALLER_ANYONE\x10\x04*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03*a\n\x0cPlatformRole\x12\x1d\n\x19PLATFORM_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13PLATFORM_ROLE_ADMIN\x10\x01\x12\x19\n\x15PLATFORM_ROLE_SUPPORT\x10\x02*\xfd\x03\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12/\n\x1cPERMISSION_ORGANIZATION_READ\x10\x01\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12\'\n\x14PERMISSION_KEYS_READ\x10\x02\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12(\n\x16PERMISSION_KEYS_CREATE\x10\x03\x1a\x0c\x8a\x80\x19\x08\n\x03\x01\x02\x03\x12\x01\x01\x12(\n\x16PERMISSION_KEYS_REVOKE\x10\x04\x1a\x0c\x8a\x80\x19\x08\n\x03\x01\x02\x03\x12\x01\x01\x12(\n\x15PERMISSION_USAGE_READ\x10\x05\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12)\n\x17PERMISSION_BILLING_READ\x10\x06\x1a\x0c\x8a\x80\x19\x08\n\x02\x01\x02\x12\x02\x01\x02\x12(\n\x18PERMISSION_BILLING_WRITE\x10\x07\x1a\n\x8a\x80\x19\x06\n\x01\x01\x12\x01\x01\x12\'\n\x15PERMISSION_AUDIT_READ\x10\x08\x1a\x0c\x8a\x80\x19\x08\n\x02\x01\x02\x12\x02\x01\x02\x12)\n\x16PERMISSION_LIMITS_READ\x10\t\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12(\n\x1aPERMISSION_OPERATIONS_READ\x10\n\x1a\x08\x8a\x80\x19\x04\x12\x02\x01\x02\x12(\n\x1bPERMISSION_OPERATIONS_WRITE\x10\x0b\x1a\x07\x8a\x80\x19\x03\x12\x01\x01:L\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\x80\x90\x03 \x01(\x0b\x32\x1a.tollway.options.v1.Access:M\n\x05grant\x12!.google.protobuf.EnumValueOptions\x18\x81\x90\x03 \x01(\x0b\x32\x19.tollway.options.v1.Grantb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/options/v1/access.proto\x12\x12tollway.options.v1\x1a google/protobuf/descriptor.proto\"\xcb\x01\n\x06\x41\x63\x63\x65ss\x12\x32\n\npermission\x18\x01 \x01(\x0e\x32\x1e.tollway.options.v1.Permission\x12\x14\n\x0ctenant_field\x18\x02 \x01(\t\x12+\n\x07\x63\x61llers\x18\x03 \x03(\x0e\x32\x1a.tollway.options.v1.Caller\x12\x11\n\tprocesses\x18\x04 \x03(\t\x12\x16\n\x0e\x61\x63ts_on_caller\x18\x05 \x01(\x08\x12\x1f\n\x17\x61llowed_while_suspended\x18\x06 \x01(\x08\"j\n\x05Grant\x12\'\n\x05roles\x18\x01 \x03(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x02 \x03(\x0e\x32 .tollway.options.v1.PlatformRole*v\n\x06\x43\x61ller\x12\x16\n\x12\x43\x41LLER_UNSPECIFIED\x10\x00\x12\x11\n\rCALLER_PERSON\x10\x01\x12\x1a\n\x16\x43\x41LLER_SERVICE_ACCOUNT\x10\x02\x12\x12\n\x0e\x43\x41LLER_PROCESS\x10\x03\x12\x11\n\rCALLER_ANYONE\x10\x04*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03*a\n\x0cPlatformRole\x12\x1d\n\x19PLATFORM_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13PLATFORM_ROLE_ADMIN\x10\x01\x12\x19\n\x15PLATFORM_ROLE_SUPPORT\x10\x02*\xc7\x07\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12/\n\x1cPERMISSION_ORGANIZATION_READ\x10\x01\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12\'\n\x14PERMISSION_KEYS_READ\x10\x02\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12(\n\x16PERMISSION_KEYS_CREATE\x10\x03\x1a\x0c\x8a\x80\x19\x08\n\x03\x01\x02\x03\x12\x01\x01\x12(\n\x16PERMISSION_KEYS_REVOKE\x10\x04\x1a\x0c\x8a\x80\x19\x08\n\x03\x01\x02\x03\x12\x01\x01\x12(\n\x15PERMISSION_USAGE_READ\x10\x05\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12)\n\x17PERMISSION_BILLING_READ\x10\x06\x1a\x0c\x8a\x80\x19\x08\n\x02\x01\x02\x12\x02\x01\x02\x12(\n\x18PERMISSION_BILLING_WRITE\x10\x07\x1a\n\x8a\x80\x19\x06\n\x01\x01\x12\x01\x01\x12\'\n\x15PERMISSION_AUDIT_READ\x10\x08\x1a\x0c\x8a\x80\x19\x08\n\x02\x01\x02\x12\x02\x01\x02\x12)\n\x16PERMISSION_LIMITS_READ\x10\t\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12(\n\x1aPERMISSION_OPERATIONS_READ\x10\n\x1a\x08\x8a\x80\x19\x04\x12\x02\x01\x02\x12(\n\x1bPERMISSION_OPERATIONS_WRITE\x10\x0b\x1a\x07\x8a\x80\x19\x03\x12\x01\x01\x12/\n\x1ePERMISSION_ORGANIZATION_UPDATE\x10\x0c\x1a\x0b\x8a\x80\x19\x07\n\x02\x01\x02\x12\x01\x01\x12.\n\x1ePERMISSION_ORGANIZATION_DELETE\x10\r\x1a\n\x8a\x80\x19\x06\n\x01\x01\x12\x01\x01\x12*\n\x17PERMISSION_MEMBERS_READ\x10\x0e\x1a\r\x8a\x80\x19\t\n\x03\x01\x02\x03\x12\x02\x01\x02\x12*\n\x19PERMISSION_MEMBERS_INVITE\x10\x0f\x1a\x0b\x8a\x80\x19\x07\n\x02\x01\x02\x12\x01\x01\x12*\n\x19PERMISSION_MEMBERS_REMOVE\x10\x10\x1a\x0b\x8a\x80\x19\x07\n\x02\x01\x02\x12\x01\x01\x12\'\n\x17PERMISSION_ROLES_CHANGE\x10\x11\x1a\n\x8a\x80\x19\x06\n\x01\x01\x12\x01\x01\x12\x32\n PERMISSION_SERVICE_ACCOUNTS_READ\x10\x12\x1a\x0c\x8a\x80\x19\x08\n\x02\x01\x02\x12\x02\x01\x02\x12\x33\n\"PERMISSION_SERVICE_ACCOUNTS_MANAGE\x10\x13\x1a\x0b\x8a\x80\x19\x07\n\x02\x01\x02\x12\x01\x01\x12(\n\x16PERMISSION_KEYS_UPDATE\x10\x14\x1a\x0c\x8a\x80\x19\x08\n\x03\x01\x02\x03\x12\x01\x01\x12\'\n\x16PERMISSION_KEYS_IMPORT\x10\x15\x1a\x0b\x8a\x80\x19\x07\n\x02\x01\x02\x12\x01\x01:L\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\x80\x90\x03 \x01(\x0b\x32\x1a.tollway.options.v1.Access:M\n\x05grant\x12!.google.protobuf.EnumValueOptions\x18\x81\x90\x03 \x01(\x0b\x32\x19.tollway.options.v1.Grantb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,16 +54,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PERMISSION'].values_by_name["PERMISSION_OPERATIONS_READ"]._serialized_options = b'\212\200\031\004\022\002\001\002'
   _globals['_PERMISSION'].values_by_name["PERMISSION_OPERATIONS_WRITE"]._loaded_options = None
   _globals['_PERMISSION'].values_by_name["PERMISSION_OPERATIONS_WRITE"]._serialized_options = b'\212\200\031\003\022\001\001'
-  _globals['_CALLER']._serialized_start=346
-  _globals['_CALLER']._serialized_end=464
-  _globals['_ROLE']._serialized_start=466
-  _globals['_ROLE']._serialized_end=543
-  _globals['_PLATFORMROLE']._serialized_start=545
-  _globals['_PLATFORMROLE']._serialized_end=642
-  _globals['_PERMISSION']._serialized_start=645
-  _globals['_PERMISSION']._serialized_end=1154
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_UPDATE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_UPDATE"]._serialized_options = b'\212\200\031\007\n\002\001\002\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_DELETE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_DELETE"]._serialized_options = b'\212\200\031\006\n\001\001\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_READ"]._serialized_options = b'\212\200\031\t\n\003\001\002\003\022\002\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_INVITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_INVITE"]._serialized_options = b'\212\200\031\007\n\002\001\002\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_REMOVE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_REMOVE"]._serialized_options = b'\212\200\031\007\n\002\001\002\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_CHANGE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_CHANGE"]._serialized_options = b'\212\200\031\006\n\001\001\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_SERVICE_ACCOUNTS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_SERVICE_ACCOUNTS_READ"]._serialized_options = b'\212\200\031\010\n\002\001\002\022\002\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_SERVICE_ACCOUNTS_MANAGE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_SERVICE_ACCOUNTS_MANAGE"]._serialized_options = b'\212\200\031\007\n\002\001\002\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_KEYS_UPDATE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_KEYS_UPDATE"]._serialized_options = b'\212\200\031\010\n\003\001\002\003\022\001\001'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_KEYS_IMPORT"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_KEYS_IMPORT"]._serialized_options = b'\212\200\031\007\n\002\001\002\022\001\001'
+  _globals['_CALLER']._serialized_start=403
+  _globals['_CALLER']._serialized_end=521
+  _globals['_ROLE']._serialized_start=523
+  _globals['_ROLE']._serialized_end=600
+  _globals['_PLATFORMROLE']._serialized_start=602
+  _globals['_PLATFORMROLE']._serialized_end=699
+  _globals['_PERMISSION']._serialized_start=702
+  _globals['_PERMISSION']._serialized_end=1669
   _globals['_ACCESS']._serialized_start=90
-  _globals['_ACCESS']._serialized_end=236
-  _globals['_GRANT']._serialized_start=238
-  _globals['_GRANT']._serialized_end=344
+  _globals['_ACCESS']._serialized_end=293
+  _globals['_GRANT']._serialized_start=295
+  _globals['_GRANT']._serialized_end=401
 # @@protoc_insertion_point(module_scope)

@@ -137,6 +137,26 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """See what the installation has set aside, for example events that could not be taken in."""
     PERMISSION_OPERATIONS_WRITE: _Permission.ValueType  # 11
     """Decide what becomes of it."""
+    PERMISSION_ORGANIZATION_UPDATE: _Permission.ValueType  # 12
+    """Change an organization's name, addresses, currency, time zone and metadata."""
+    PERMISSION_ORGANIZATION_DELETE: _Permission.ValueType  # 13
+    """Delete an organization."""
+    PERMISSION_MEMBERS_READ: _Permission.ValueType  # 14
+    """See who is a member."""
+    PERMISSION_MEMBERS_INVITE: _Permission.ValueType  # 15
+    """Invite people, and see and take back invitations."""
+    PERMISSION_MEMBERS_REMOVE: _Permission.ValueType  # 16
+    """Remove members; admins only members, owners anybody."""
+    PERMISSION_ROLES_CHANGE: _Permission.ValueType  # 17
+    """Change members' roles."""
+    PERMISSION_SERVICE_ACCOUNTS_READ: _Permission.ValueType  # 18
+    """See service accounts."""
+    PERMISSION_SERVICE_ACCOUNTS_MANAGE: _Permission.ValueType  # 19
+    """Create, change, rotate and revoke service accounts of at most the own role."""
+    PERMISSION_KEYS_UPDATE: _Permission.ValueType  # 20
+    """Change API keys; members only those that they created."""
+    PERMISSION_KEYS_IMPORT: _Permission.ValueType  # 21
+    """Import API keys from another system."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role may do. The grants are the role table of the product."""
@@ -165,6 +185,26 @@ PERMISSION_OPERATIONS_READ: Permission.ValueType  # 10
 """See what the installation has set aside, for example events that could not be taken in."""
 PERMISSION_OPERATIONS_WRITE: Permission.ValueType  # 11
 """Decide what becomes of it."""
+PERMISSION_ORGANIZATION_UPDATE: Permission.ValueType  # 12
+"""Change an organization's name, addresses, currency, time zone and metadata."""
+PERMISSION_ORGANIZATION_DELETE: Permission.ValueType  # 13
+"""Delete an organization."""
+PERMISSION_MEMBERS_READ: Permission.ValueType  # 14
+"""See who is a member."""
+PERMISSION_MEMBERS_INVITE: Permission.ValueType  # 15
+"""Invite people, and see and take back invitations."""
+PERMISSION_MEMBERS_REMOVE: Permission.ValueType  # 16
+"""Remove members; admins only members, owners anybody."""
+PERMISSION_ROLES_CHANGE: Permission.ValueType  # 17
+"""Change members' roles."""
+PERMISSION_SERVICE_ACCOUNTS_READ: Permission.ValueType  # 18
+"""See service accounts."""
+PERMISSION_SERVICE_ACCOUNTS_MANAGE: Permission.ValueType  # 19
+"""Create, change, rotate and revoke service accounts of at most the own role."""
+PERMISSION_KEYS_UPDATE: Permission.ValueType  # 20
+"""Change API keys; members only those that they created."""
+PERMISSION_KEYS_IMPORT: Permission.ValueType  # 21
+"""Import API keys from another system."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
@@ -177,10 +217,20 @@ class Access(_message.Message):
     TENANT_FIELD_FIELD_NUMBER: _builtins.int
     CALLERS_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    ACTS_ON_CALLER_FIELD_NUMBER: _builtins.int
+    ALLOWED_WHILE_SUSPENDED_FIELD_NUMBER: _builtins.int
     permission: Global___Permission.ValueType
-    """What a person or a service account needs. Unspecified only where neither of the two may call."""
+    """What a person or a service account needs. Unspecified only where neither of the two may call, or where the RPC
+    `acts_on_caller`.
+    """
     tenant_field: _builtins.str
-    """The request field (a UUID string) that names the tenant. Empty where the caller is a process or anyone."""
+    """The request field (a UUID string) that names the tenant. Empty where the caller is a process or anyone, where the RPC
+    `acts_on_caller`, and where the permission is granted to platform roles alone.
+    """
+    acts_on_caller: _builtins.bool
+    """The RPC reads and changes what belongs to the caller alone (their account, their sessions), so no role is asked for."""
+    allowed_while_suspended: _builtins.bool
+    """Callers whose own organization is suspended may call it all the same: it reads, pays, or makes things safer."""
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___Caller.ValueType]:
         """The kinds of caller that may call at all."""
@@ -196,10 +246,12 @@ class Access(_message.Message):
         tenant_field: _builtins.str = ...,
         callers: _abc.Iterable[Global___Caller.ValueType] | None = ...,
         processes: _abc.Iterable[_builtins.str] | None = ...,
+        acts_on_caller: _builtins.bool = ...,
+        allowed_while_suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "permission", b"permission", "processes", b"processes", "tenant_field", b"tenant_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts_on_caller", b"acts_on_caller", "allowed_while_suspended", b"allowed_while_suspended", "callers", b"callers", "permission", b"permission", "processes", b"processes", "tenant_field", b"tenant_field"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
