@@ -24,9 +24,9 @@ from graphql_gateway.rest.routes import build_routes, words_of
 from graphql_gateway.rest.view import RestView
 from graphql_gateway.rpc.calls import Calls
 from graphql_gateway.rpc.channels import Channels
-from mesh.client_address import vouched_address
 from mesh.clock import SystemClock
 from mesh.ids import IdSource
+from mesh.rpc.client_address import vouched_address
 from mesh.rpc.process_tokens import ProcessTokens
 
 ANYTHING: Final = "/{path:(?s:.*)}"

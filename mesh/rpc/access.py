@@ -117,6 +117,8 @@ class Rule:
     permission: access_pb2.Permission.ValueType
     tenant_field: str
     processes: frozenset[str]
+    acts_on_caller: bool
+    allowed_while_suspended: bool
 
 
 class AccessRules:
@@ -158,7 +160,9 @@ def read_rule(method: MethodDescriptor) -> Rule:
     people = callers & {access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT}
     if not callers or access_pb2.CALLER_UNSPECIFIED in callers:
         raise RuleMissing(f"{name} names no callers")
-    if people and not (access.permission and access.tenant_field):
+    if access.acts_on_caller and (not people or access.permission or access.tenant_field):
+        raise RuleMissing(f"{name} acts on its caller, so it is for people and has no permission and no tenant_field")
+    if people and not (access.acts_on_caller or _names_whom(access)):
         raise RuleMissing(f"{name} lets people call, so it needs a permission and a tenant_field")
     if access.tenant_field and access.tenant_field not in method.input_type.fields_by_name:
         raise RuleMissing(f"{name}: its request has no field {access.tenant_field}")
@@ -170,7 +174,16 @@ def read_rule(method: MethodDescriptor) -> Rule:
         permission=access.permission,
         tenant_field=access.tenant_field,
         processes=frozenset(access.processes),
+        acts_on_caller=access.acts_on_caller,
+        allowed_while_suspended=access.allowed_while_suspended,
     )
+
+
+def _names_whom(access: access_pb2.Access) -> bool:
+    """Tell whether a rule says what is needed and where; the operator's own permissions hold everywhere."""
+    if not access.permission:
+        return False
+    return bool(access.tenant_field) or not _grant(access.permission).roles
 
 
 def role_has(role: int, permission: int) -> bool:
@@ -225,7 +238,9 @@ def authorize_caller(rule: Rule, principal: Principal) -> None:
 
 
 def _authorize_person(rule: Rule, principal: Principal, request: Message | None) -> None:
-    tenant = _tenant_of(rule, request)
+    if rule.acts_on_caller:
+        return
+    tenant = _tenant_of(rule, request) if rule.tenant_field else principal.organization_id
     if platform_role_has(principal.platform_roles, rule.permission):
         return
     if tenant != principal.organization_id:
@@ -267,8 +282,8 @@ class Verifier:
         resolve_service_account: Callable[[str], Awaitable[Principal | None]],
         clock: Clock,
     ) -> None:
-        self._process_keys = process_keys
-        self._audience = audience
+        self.process_keys = process_keys
+        self.audience = audience
         self._fetch_jwks = fetch_jwks
         self._resolve_service_account = resolve_service_account
         self._clock = clock
@@ -310,7 +325,7 @@ class Verifier:
         remembered = self._processes.get(token)
         if remembered is not None and self._clock.now().timestamp() < remembered[0]:
             return remembered[1]
-        claims = read_process_token(token, self._process_keys, self._audience)
+        claims = read_process_token(token, self.process_keys, self.audience)
         principal = Principal(kind=PrincipalKind.PROCESS, subject=str(claims["sub"]), token=token)
         if len(self._processes) >= PROCESS_TOKENS_REMEMBERED_MAX:
             self._processes.clear()

@@ -42,6 +42,7 @@ from mesh.rpc.access import (
     current_principal,
     set_principal,
 )
+from mesh.rpc.call import Call, set_call
 from mesh.rpc.errors import InternalError, InvalidArgument, PermissionDenied, RpcError, Unavailable
 from mesh.rpc.fields import FieldChecks
 
@@ -130,6 +131,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         started = self._clock.monotonic()
         request_id = str(metadata.get(REQUEST_ID) or self._ids.uuid7())[:REQUEST_ID_LENGTH_MAX]
         structlog.contextvars.bind_contextvars(request_id=request_id, rpc=path)
+        set_call(
+            Call(
+                request_id=request_id,
+                peer=str(context.peer()),
+                metadata=metadata,
+                process_keys=self._verifier.process_keys,
+                service=self._verifier.audience,
+            )
+        )
         failure: RpcError | None = None
         code = grpc.StatusCode.OK
         try:

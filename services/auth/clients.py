@@ -26,10 +26,10 @@ class NotificationClient:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def tell_key_created(
-        self, *, organization_id: UUID, recipient: str, facts: Mapping[str, str], job_id: UUID
+    async def send_email(
+        self, template: str, *, organization_id: UUID, recipient: str, facts: Mapping[str, str], job_id: UUID
     ) -> None:
-        """Ask for the e-mail about a new key; the job's id makes it one e-mail.
+        """Ask for an e-mail; the job's id makes it one e-mail.
 
         Raises:
             PermanentFailure: Notification will never take it.
@@ -38,7 +38,7 @@ class NotificationClient:
         request = pb.SendEmailRequest(
             organization_id=str(organization_id),
             recipient=recipient,
-            template=API_KEY_CREATED,
+            template=template,
             parameters=facts,
             idempotency_key=str(job_id),
         )

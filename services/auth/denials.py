@@ -27,6 +27,7 @@ from mesh.database.pools import Connection, Database
 from mesh.ids import IdSource
 from mesh.rpc.errors import RpcError
 from services.auth import store
+from services.auth.audit import INSTALLATION
 from services.auth.model import AuditEntry
 
 KINDS_MAX: Final = 100
@@ -34,7 +35,6 @@ KINDS_PER_SOURCE_MAX: Final = 10
 DELAY_SECONDS: Final = 1.0
 INTERVAL_SECONDS: Final = 60.0
 WRITE_SECONDS_MAX: Final = 5.0
-INSTALLATION: Final = UUID(int=0)
 SIGN_IN: Final = "session.deny"
 CALL: Final = "rpc.deny"
 _NAME_LENGTH_MAX: Final = 254
@@ -138,7 +138,7 @@ class Denials:
                 for denial, repeats in pending.items():
                     for organization_id, resource in await self._belongs_to(tx, denial):
                         entry = self._entry(replace(denial, resource=resource), organization_id, repeats)
-                        await store.append_audit_entry(tx, entry)
+                        await store.audit.append(tx, entry)
         except BaseException:
             # What came meanwhile is counted anew; the bound holds for both together.
             self._pending = {**pending, **self._pending}
@@ -162,10 +162,10 @@ class Denials:
     async def _belongs_to(self, tx: Connection, denial: Denial) -> list[tuple[UUID, str]]:
         if denial.action != SIGN_IN:
             return [(denial.organization_id, denial.resource)]
-        person = await store.find_person(tx, denial.account)
+        person = await store.people.find_by_email(tx, denial.account)
         if person is None:
             return [(INSTALLATION, "person/unknown")]
-        memberships = await store.list_memberships(tx, person.person_id)
+        memberships = await store.people.list_memberships(tx, person.person_id)
         resource = f"person/{person.person_id}"
         return [(membership.organization_id, resource) for membership in memberships] or [(INSTALLATION, resource)]
 
@@ -176,6 +176,7 @@ class Denials:
             actor=denial.account,
             action=denial.action,
             resource=denial.resource,
+            address=denial.address,
             details={
                 "address": denial.address,
                 "reason": denial.reason,

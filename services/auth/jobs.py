@@ -8,9 +8,11 @@ from mesh import jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
+from mesh.secretbox import SealBroken
 from services.auth import store
-from services.auth.clients import NotificationClient
+from services.auth.clients import API_KEY_CREATED, NotificationClient
 from services.auth.keys import ANNOUNCE_KEY
+from services.auth.mail import SEND_EMAIL, Mail
 
 CLEAN_UP: Final = "clean_up"
 
@@ -21,30 +23,49 @@ class AuthJobs:
     Args:
         db: Auth's tables.
         notification: Sends e-mails.
+        mail: Reads jobs that send e-mails.
         clock: Time of the clean-up.
     """
 
-    def __init__(self, *, db: Database, notification: NotificationClient, clock: Clock) -> None:
+    def __init__(self, *, db: Database, notification: NotificationClient, mail: Mail, clock: Clock) -> None:
         self._db = db
+        self._mail = mail
         self._notification = notification
         self._clock = clock
 
     def handlers(self) -> dict[str, jobs.Handler]:
         """Return the handlers by kind."""
-        return {ANNOUNCE_KEY: self.announce_key, CLEAN_UP: self.clean_up}
+        return {ANNOUNCE_KEY: self.announce_key, SEND_EMAIL: self.send_email, CLEAN_UP: self.clean_up}
 
     async def announce_key(self, job: jobs.Job) -> None:
         """Tell an organization's contact that a key was created."""
         if job.organization_id is None:
             raise jobs.PermanentFailure("the job names no organization")
         async with self._db.tenant(job.organization_id) as tx:
-            organization = await store.find_organization(tx, job.organization_id)
+            organization = await store.organizations.find(tx, job.organization_id)
         if organization is None:
             raise jobs.PermanentFailure("the organization is gone")
-        await self._notification.tell_key_created(
+        await self._notification.send_email(
+            API_KEY_CREATED,
             organization_id=job.organization_id,
             recipient=organization.contact_email,
             facts={"organization_name": organization.name, **job.payload},
+            job_id=job.job_id,
+        )
+
+    async def send_email(self, job: jobs.Job) -> None:
+        """Send what `Mail` has written down."""
+        if job.organization_id is None:
+            raise jobs.PermanentFailure("the job names no organization")
+        try:
+            facts = self._mail.facts_of(job)
+        except SealBroken as error:
+            raise jobs.PermanentFailure(repr(error)) from error
+        await self._notification.send_email(
+            job.payload["template"],
+            organization_id=job.organization_id,
+            recipient=job.payload["recipient"],
+            facts=facts,
             job_id=job.job_id,
         )
 

@@ -145,7 +145,7 @@ class KeyChanges:
 
     async def _take_snapshot(self, keys_max: int) -> Iterator[tuple[KeyGrant, ...]]:
         async with self._db.system() as tx:
-            return await store.take_snapshot(
+            return await store.keys.take_snapshot(
                 tx,
                 keys_max=min(keys_max or SNAPSHOT_KEYS_MAX, SNAPSHOT_KEYS_MAX),
                 now=self._clock.now(),
@@ -169,8 +169,8 @@ class KeyChanges:
         keys = sorted(each for each in named if len(each) == 2)
         organizations = sorted({each[0] for each in named if len(each) == 1})
         async with self._db.system() as tx:
-            grants = await store.find_changed_grants(tx, keys) if keys else []
-            grants += await store.find_organizations_grants(tx, organizations) if organizations else []
+            grants = await store.keys.find_changed_grants(tx, keys) if keys else []
+            grants += await store.keys.find_organizations_grants(tx, organizations) if organizations else []
         _PUSHED.inc(len(grants))
         for part in chunks(grants):
             for stream in self._streams:

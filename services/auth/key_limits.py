@@ -35,8 +35,8 @@ class KeyLimits:
             ApiKeysCreatedTooFast: The person has made too many in the last minute.
             ApiKeyLimitReached: The organization has too many.
         """
-        await store.lock_api_keys(tx, organization_id)
-        oldest_time = await store.find_nth_latest_creation(
+        await store.keys.lock_api_keys(tx, organization_id)
+        oldest_time = await store.keys.find_nth_latest_creation(
             tx, organization_id, creator_id, since=now - _MINUTE, position=self.per_person_and_minute_max
         )
         if oldest_time is not None:
@@ -44,5 +44,5 @@ class KeyLimits:
             raise ApiKeysCreatedTooFast(
                 metadata={"per_minute_max": str(self.per_person_and_minute_max)}, retry_after_seconds=wait_seconds
             )
-        if await store.has_api_keys(tx, organization_id, count=self.per_organization_max, now=now):
+        if await store.keys.has_api_keys(tx, organization_id, count=self.per_organization_max, now=now):
             raise ApiKeyLimitReached(metadata={"keys_max": str(self.per_organization_max)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -19,9 +19,10 @@ from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.rpc.access import Principal, platform_role_has
 from services.auth import store
+from services.auth.audit import AuditLog
 from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
 from services.auth.key_limits import KeyLimits
-from services.auth.model import ApiKey, AuditEntry, CreatedApiKey, KeyMode, NewApiKey
+from services.auth.model import ApiKey, CreatedApiKey, KeyMode, NewApiKey
 
 ANNOUNCE_KEY: Final = "announce_api_key"
 _MODES: Final = {KeyMode.LIVE: pb.KEY_MODE_LIVE, KeyMode.TEST: pb.KEY_MODE_TEST}
@@ -44,6 +45,7 @@ class ApiKeys:
         idempotency: Replays.
         limits: How many keys there may be.
         pepper: For digests of new keys.
+        audit: Is told of every change.
         random_bytes: A cryptographic source of randomness.
         clock: Time.
         ids: New ids.
@@ -56,6 +58,7 @@ class ApiKeys:
         idempotency: Idempotency,
         limits: KeyLimits,
         pepper: Pepper,
+        audit: AuditLog,
         random_bytes: Callable[[int], bytes],
         clock: Clock,
         ids: IdSource,
@@ -64,6 +67,7 @@ class ApiKeys:
         self._idempotency = idempotency
         self._limits = limits
         self._pepper = pepper
+        self._audit = audit
         self._random_bytes = random_bytes
         self._clock = clock
         self._ids = ids
@@ -98,8 +102,14 @@ class ApiKeys:
             expire_time=wanted.expire_time,
         )
         digest = key_format.digest(secret, self._pepper.value)
-        await store.insert_api_key(tx, api_key, digest=digest, pepper_version=self._pepper.version)
-        await self._audit(tx, api_key, principal, "api_key.create", {"name": api_key.name, "hint": api_key.hint})
+        await store.keys.insert_api_key(tx, api_key, digest=digest, pepper_version=self._pepper.version)
+        await self._audit.note(
+            tx,
+            organization_id=api_key.organization_id,
+            action="api_key.create",
+            resource=f"api_key/{api_key.api_key_id}",
+            after=audited(api_key),
+        )
         await jobs.enqueue(
             tx,
             ANNOUNCE_KEY,
@@ -122,17 +132,24 @@ class ApiKeys:
             return await self._idempotency.idempotent(tx, asked, self._revoke, organization_id, api_key_id, principal)
 
     async def _revoke(self, tx: Connection, organization_id: UUID, api_key_id: UUID, principal: Principal) -> ApiKey:
-        api_key = await store.lock_api_key(tx, organization_id, api_key_id)
+        api_key = await store.keys.lock_api_key(tx, organization_id, api_key_id)
         if api_key is None:
             raise ApiKeyNotFound
         if str(api_key.creator_id) != principal.subject and not _revokes_any(principal, organization_id):
             raise ApiKeyNotOwn
         if api_key.revoke_time is not None:
             return api_key
-        await store.revoke_api_key(tx, organization_id, api_key_id, self._clock.now())
-        await self._audit(tx, api_key, principal, "api_key.revoke", {"name": api_key.name, "hint": api_key.hint})
-        revoked = await store.lock_api_key(tx, organization_id, api_key_id)
+        await store.keys.revoke_api_key(tx, organization_id, api_key_id, self._clock.now())
+        revoked = await store.keys.lock_api_key(tx, organization_id, api_key_id)
         assert revoked is not None, "its row is locked"  # noqa: S101
+        await self._audit.note(
+            tx,
+            organization_id=organization_id,
+            action="api_key.revoke",
+            resource=f"api_key/{api_key_id}",
+            before=audited(api_key),
+            after=audited(revoked),
+        )
         return revoked
 
     async def list(
@@ -140,7 +157,7 @@ class ApiKeys:
     ) -> list[ApiKey]:
         """Return an organization's keys, or those that one creator made, newest first."""
         async with self._db.read(organization_id) as tx:
-            return await store.list_api_keys(
+            return await store.keys.list_api_keys(
                 tx, organization_id, creator_id=creator_id, before_id=before_id, limit=limit
             )
 
@@ -158,22 +175,8 @@ class ApiKeys:
     async def get_many(self, organization_id: UUID, api_key_ids: Sequence[UUID]) -> Sequence[ApiKey]:
         """Return the keys that exist, in the order asked for, each once."""
         async with self._db.read(organization_id) as tx:
-            found = await store.find_api_keys(tx, organization_id, api_key_ids)
+            found = await store.keys.find_api_keys(tx, organization_id, api_key_ids)
         return [found[one] for one in dict.fromkeys(api_key_ids) if one in found]
-
-    async def _audit(
-        self, tx: Connection, api_key: ApiKey, principal: Principal, action: str, details: Mapping[str, Any]
-    ) -> None:
-        entry = AuditEntry(
-            audit_entry_id=self._ids.uuid7(),
-            organization_id=api_key.organization_id,
-            actor=principal.subject,
-            action=action,
-            resource=f"api_key/{api_key.api_key_id}",
-            details=details,
-            create_time=self._clock.now(),
-        )
-        await store.append_audit_entry(tx, entry)
 
 
 def _revokes_any(principal: Principal, organization_id: UUID) -> bool:
@@ -181,3 +184,17 @@ def _revokes_any(principal: Principal, organization_id: UUID) -> bool:
     if platform_role_has(principal.platform_roles, access_pb2.PERMISSION_KEYS_REVOKE):
         return True
     return principal.organization_id == organization_id and principal.role in _REVOKES_ANY
+
+
+def audited(api_key: ApiKey) -> dict[str, Any]:
+    """Return what the audit log says of a key."""
+    return {
+        "name": api_key.name,
+        "hint": api_key.hint,
+        "mode": api_key.mode.value,
+        "scopes": list(api_key.scopes),
+        "allowed_ips": list(api_key.allowed_ips),
+        "external_subject": api_key.external_subject,
+        "expire_time": api_key.expire_time.isoformat() if api_key.expire_time else None,
+        "revoke_time": api_key.revoke_time.isoformat() if api_key.revoke_time else None,
+    }

@@ -160,3 +160,8 @@ class AuditEntry:
     resource: str
     details: Mapping[str, Any]
     create_time: datetime
+    actor_kind: str = ""
+    address: str = ""
+    request_id: str = ""
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None

@@ -36,10 +36,10 @@ class Accounts:
         A key that is refused is not in use, and noting it would let the time of the answer tell it from an unknown one.
         """
         async with self._db.system() as tx:
-            grants = await store.find_grants(tx, digests)
+            grants = await store.keys.find_grants(tx, digests)
             in_use = [grant.digest for grant in grants if grant.state is KeyState.ACTIVE]
             if in_use:
-                await store.touch_keys(tx, in_use, self._clock.now())
+                await store.keys.touch_keys(tx, in_use, self._clock.now())
         return grants
 
     async def get_organization(self, organization_id: UUID) -> Organization:
@@ -49,7 +49,7 @@ class Accounts:
             OrganizationNotFound: There is none.
         """
         async with self._db.read(organization_id) as tx:
-            organization = await store.find_organization(tx, organization_id)
+            organization = await store.organizations.find(tx, organization_id)
         if organization is None:
             raise OrganizationNotFound
         return organization
@@ -60,18 +60,18 @@ class Accounts:
             return None
         digests = [key_format.digest(token, pepper) for pepper in self._peppers.values()]
         async with self._db.system() as tx:
-            return await store.find_service_account(tx, digests, self._clock.now())
+            return await store.service_accounts.find_by_digest(tx, digests, self._clock.now())
 
     async def append_audit_entries(self, entries: Sequence[AuditEntry]) -> int:
         """Append entries of other services and return how many were new."""
         async with self._db.system() as tx:
             # In id order, so that two senders of the same entries cannot wait for each other.
             ordered = sorted(entries, key=lambda entry: (entry.organization_id, entry.audit_entry_id))
-            return sum([await store.append_audit_entry(tx, entry) for entry in ordered])
+            return sum([await store.audit.append(tx, entry) for entry in ordered])
 
     async def list_audit_entries(
         self, organization_id: UUID, *, before_id: UUID | None, limit: int
     ) -> list[AuditEntry]:
         """Return an organization's audit log, newest first."""
         async with self._db.read(organization_id) as tx:
-            return await store.list_audit_entries(tx, organization_id, before_id=before_id, limit=limit)
+            return await store.audit.list_entries(tx, organization_id, before_id=before_id, limit=limit)

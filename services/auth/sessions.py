@@ -6,12 +6,12 @@ from uuid import UUID
 
 from mesh.clock import Clock
 from mesh.database.pools import Database
-from mesh.ids import IdSource
 from mesh.rpc.tokens import SessionSigner
 from services.auth import store
+from services.auth.audit import AuditLog
 from services.auth.denials import Denials
 from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInBusy, SignInRefused, SignInThrottled
-from services.auth.model import AuditEntry, Membership, Person, Session
+from services.auth.model import Membership, Person, Session
 from services.auth.passwords import Passwords
 from services.auth.throttle import Attempt, SignInThrottle
 
@@ -23,16 +23,15 @@ class Sessions:
         db: People and memberships.
         signer: Signs tokens.
         denials: Is told of refused sign-ins.
-        clock: Time for audit entries and throttles.
-        ids: Ids of audit entries.
+        audit: Is told of sign-ins.
+        clock: Time for throttles.
     """
 
-    def __init__(self, *, db: Database, signer: SessionSigner, denials: Denials, clock: Clock, ids: IdSource) -> None:
+    def __init__(self, *, db: Database, signer: SessionSigner, denials: Denials, audit: AuditLog, clock: Clock) -> None:
         self._db = db
         self._signer = signer
         self._denials = denials
-        self._clock = clock
-        self._ids = ids
+        self._audit = audit
         self._passwords = Passwords()
         self._throttle = SignInThrottle(clock=clock)
 
@@ -76,7 +75,7 @@ class Sessions:
         """Return the person whose password this is. A verification that is cut off stays counted as a failure."""
         try:
             async with self._db.system() as tx:
-                person = await store.find_person(tx, attempt.account)
+                person = await store.people.find_by_email(tx, attempt.account)
         except BaseException:
             # Whatever it was, nothing was verified.
             self._throttle.give_back(attempt)
@@ -101,34 +100,29 @@ class Sessions:
 
     async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> Session:
         async with self._db.system() as tx:
-            membership = _choose(await store.list_memberships(tx, person.person_id), organization_id)
-            platform_roles = await store.list_platform_roles(tx, person.person_id)
+            membership = _choose(await store.people.list_memberships(tx, person.person_id), organization_id)
+            platform_roles = await store.people.list_platform_roles(tx, person.person_id)
             if new_hash is not None:
-                await store.replace_password_hash(tx, person, new_hash)
+                await store.people.replace_password_hash(tx, person, new_hash)
             access_token, expire_time = self._signer.issue(
                 person_id=person.person_id,
                 organization_id=membership.organization_id,
                 role=membership.role.value,
                 platform_roles=[role.removeprefix("platform_") for role in platform_roles],
             )
-            await store.append_audit_entry(tx, self._audit_entry(person, membership))
+            await self._audit.note(
+                tx,
+                organization_id=membership.organization_id,
+                action="session.create",
+                resource=f"person/{person.person_id}",
+                actor=person.person_id,
+            )
         return Session(
             access_token=access_token,
             expire_time=expire_time,
             organization_id=membership.organization_id,
             person_id=person.person_id,
             role=membership.role,
-        )
-
-    def _audit_entry(self, person: Person, membership: Membership) -> AuditEntry:
-        return AuditEntry(
-            audit_entry_id=self._ids.uuid7(),
-            organization_id=membership.organization_id,
-            actor=str(person.person_id),
-            action="session.create",
-            resource=f"person/{person.person_id}",
-            details={},
-            create_time=self._clock.now(),
         )
 
 

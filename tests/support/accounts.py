@@ -13,6 +13,8 @@ from tollway.auth.v1.auth_service_pb2 import KeyMode
 
 from contract import key_format
 from mesh.ids import RandomIds
+from mesh.secretbox import SecretBox
+from services.auth.mail import Mail
 from services.auth.passwords import hash_password
 
 PEPPER = bytes(range(32))
@@ -99,3 +101,8 @@ async def seed_key(dsn: str, organization_id: UUID, creator_id: UUID, key: str =
     finally:
         await connection.close()
     return api_key_id, digest
+
+
+def mail() -> Mail:
+    """Writes and reads jobs that send e-mails."""
+    return Mail(box=SecretBox({1: DATA_KEY}), ids=RandomIds())

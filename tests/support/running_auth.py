@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import secrets
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -13,23 +12,14 @@ import grpc.aio
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 
 from mesh.clock import SystemClock
-from mesh.database.idempotency import Idempotency
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
-from mesh.pagination import PageTokens
-from mesh.rpc.access import Principal, Verifier
-from mesh.rpc.client import service_account_principal
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
-from mesh.secretbox import SecretBox
 from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
-from services.auth.keys import ApiKeys, Pepper
-from services.auth.rpc import AuthHandler
-from services.auth.rpc.sessions import to_service_account
-from services.auth.service import Accounts
-from services.auth.sessions import Sessions
+from services.auth.wiring import Secrets, build
 from tests.support.accounts import DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
 from tests.support.processes import PROCESS_KEYS, process_metadata
@@ -66,68 +56,43 @@ async def running_auth(
         name="auth",
         pool_size_max=5,
     )
-    signer = SessionSigner(seed=b"s" * 32, clock=clock, ids=ids)
-    denials = Denials(db=db, clock=clock, ids=ids)
-    sessions = Sessions(db=db, signer=signer, denials=denials, clock=clock, ids=ids)
-    accounts = Accounts(db=db, peppers={1: PEPPER}, clock=clock)
-    keys = ApiKeys(
+    auth = build(
         db=db,
-        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        secret=Secrets(
+            peppers={1: PEPPER}, data_keys={1: DATA_KEY}, signing_seed=b"s" * 32, page_token_key=b"page token key"
+        ),
+        process_keys=PROCESS_KEYS,
         limits=limits or KeyLimits(per_organization_max=1_000, per_person_and_minute_max=1_000),
-        pepper=Pepper(version=1, value=PEPPER),
-        random_bytes=secrets.token_bytes,
         clock=clock,
         ids=ids,
     )
-    key_changes = KeyChanges(db=db, clock=clock)
     stopping = asyncio.Event()
-    background = asyncio.create_task(key_changes.run(stopping))
-
-    async def jwks() -> str:
-        return signer.jwks_json()
-
-    async def resolve(token: str) -> Principal | None:
-        answer = to_service_account(await accounts.resolve_service_account(token))
-        return service_account_principal(answer, token)
-
-    verifier = Verifier(
-        process_keys=PROCESS_KEYS, audience="auth", fetch_jwks=jwks, resolve_service_account=resolve, clock=clock
-    )
-    handler = AuthHandler(
-        accounts=accounts,
-        keys=keys,
-        sessions=sessions,
-        denials=denials,
-        key_changes=key_changes,
-        page_tokens=PageTokens(b"page token key"),
-        clock=clock,
-        process_keys=PROCESS_KEYS,
-    )
+    background = asyncio.create_task(auth.key_changes.run(stopping))
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(
         name="auth",
         listen="127.0.0.1:0",
-        services=[(descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, handler)],
-        verifier=verifier,
+        services=[(descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, auth.handler)],
+        verifier=auth.verifier,
         clock=clock,
         ids=ids,
         checks={"postgres": db.ping},
-        on_denied=handler.note_denied,
+        on_denied=auth.handler.note_denied,
     )
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
     try:
         yield RunningAuth(
             stub=auth_service_pb2_grpc.AuthServiceStub(channel),
-            signer=signer,
+            signer=auth.signer,
             database=database,
             db=db,
-            key_changes=key_changes,
-            denials=denials,
+            key_changes=auth.key_changes,
+            denials=auth.denials,
         )
     finally:
         stopping.set()
         await channel.close()
         await server.stop(1.0)
         await background
-        await sessions.close()
+        await auth.sessions.close()
         await db.close()

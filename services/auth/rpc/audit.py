@@ -8,12 +8,13 @@ from uuid import UUID
 from google.protobuf import json_format
 from tollway.auth.v1 import auth_service_pb2 as pb
 
-from mesh.client_address import client_address
 from mesh.pagination import PageTokens
+from mesh.rpc.client_address import client_address
 from mesh.rpc.errors import Violations
 from mesh.rpc.interceptors import Denied
 from mesh.rpc.process_tokens import ProcessKeys
-from services.auth.denials import CALL, INSTALLATION, Denial, Denials
+from services.auth.audit import INSTALLATION
+from services.auth.denials import CALL, Denial, Denials
 from services.auth.model import AuditEntry
 from services.auth.rpc.fields import SUBJECT_LENGTH_MAX, check_text, read_time, to_timestamp
 from services.auth.rpc.sessions import SERVICE
@@ -102,6 +103,11 @@ def _from_audit_entry(violations: Violations, path: str, entry: pb.AuditEntry) -
         resource=entry.resource,
         details=json_format.MessageToDict(entry.details),
         create_time=create_time,
+        actor_kind=entry.actor_kind,
+        address=entry.address,
+        request_id=entry.request_id,
+        before=json_format.MessageToDict(entry.before) if entry.HasField("before") else None,
+        after=json_format.MessageToDict(entry.after) if entry.HasField("after") else None,
     )
 
 
@@ -114,6 +120,13 @@ def to_audit_entry(entry: AuditEntry) -> pb.AuditEntry:
         action=entry.action,
         resource=entry.resource,
         create_time=to_timestamp(entry.create_time),
+        actor_kind=entry.actor_kind,
+        address=entry.address,
+        request_id=entry.request_id,
     )
     converted.details.update(entry.details)
+    if entry.before is not None:
+        converted.before.update(entry.before)
+    if entry.after is not None:
+        converted.after.update(entry.after)
     return converted

@@ -8,7 +8,7 @@ from uuid import UUID
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
-from mesh.client_address import client_address
+from mesh.rpc.client_address import client_address
 from mesh.rpc.errors import Violations
 from mesh.rpc.process_tokens import ProcessKeys
 from services.auth.model import Role, ServiceAccount, Session

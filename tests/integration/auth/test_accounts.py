@@ -14,8 +14,8 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
 from contract import key_format
-from mesh.client_address import vouched_address
 from mesh.ids import RandomIds
+from mesh.rpc.client_address import vouched_address
 from mesh.rpc.errors import ReceivedError, from_grpc
 from mesh.rpc.tokens import read_jwks, read_session_token
 from services.auth import passwords

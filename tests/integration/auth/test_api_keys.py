@@ -88,9 +88,10 @@ async def test_creating_leaves_an_audit_entry_and_one_job(auth: Any, acme: Seede
         pb.ListAuditEntriesRequest(organization_id=str(acme.organization_id)), metadata=owner_of(auth, acme)
     )
     (entry,) = log.audit_entries
-    assert (entry.action, entry.actor) == ("api_key.create", str(acme.owner_id))
+    assert (entry.action, entry.actor, entry.actor_kind) == ("api_key.create", str(acme.owner_id), "person")
+    assert entry.address == "ipv4:127.0.0.1"
     assert entry.resource == f"api_key/{created.api_key.api_key_id}"
-    assert entry.details["hint"] == created.api_key.hint
+    assert entry.after["hint"] == created.api_key.hint
     assert await count(auth, "jobs") == 1
 
 

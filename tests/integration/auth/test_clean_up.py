@@ -14,7 +14,7 @@ from mesh.jobs import Job
 from mesh.rpc.client import Clients
 from services.auth.clients import NotificationClient
 from services.auth.jobs import AuthJobs
-from tests.support.accounts import seed_organization
+from tests.support.accounts import mail, seed_organization
 from tests.support.processes import process_fields
 
 
@@ -29,7 +29,7 @@ async def test_idempotency_rows_and_done_jobs_go(auth: Any) -> None:
     remaining = []
     for days in (0, 2, 8):
         clock = ManualClock(datetime.now(UTC) + timedelta(days=days))
-        await AuthJobs(db=auth.db, notification=NotificationClient(clients), clock=clock).clean_up(job)
+        await AuthJobs(db=auth.db, notification=NotificationClient(clients), mail=mail(), clock=clock).clean_up(job)
         async with auth.db.system() as tx:
             counts = "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM jobs)"
             remaining.append(tuple(await tx.fetchrow(counts)))

@@ -164,13 +164,13 @@ async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
 ) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
     (await watch(auth))[0].cancel()
-    enough, take_snapshot = asyncio.Event(), module.store.take_snapshot
+    enough, take_snapshot = asyncio.Event(), module.store.keys.take_snapshot
 
     async def take_slowly(*args: Any, **kwargs: Any) -> Any:
         await enough.wait()
         return await take_snapshot(*args, **kwargs)
 
-    monkeypatch.setattr(module.store, "take_snapshot", take_slowly)
+    monkeypatch.setattr(module.store.keys, "take_snapshot", take_slowly)
     call, first = await watch(auth)
     assert (first, await asyncio.wait_for(call.read(), 30)) == (pb.WatchKeysResponse(),) * 2
     enough.set()
@@ -187,7 +187,7 @@ async def test_a_stream_that_is_closed_while_its_snapshot_is_read_says_so(
     async def never(*_values: Any, **_fields: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module.store, "take_snapshot", never)
+    monkeypatch.setattr(module.store.keys, "take_snapshot", never)
     call, _ = await watch(auth)
     auth.key_changes._close_all("test")
 
@@ -238,14 +238,14 @@ async def test_changes_during_the_snapshot_are_not_lost(auth: Any, monkeypatch: 
     owner = await seed_organization(dsn)
     api_key_id, digest = await seed_key(dsn, owner.organization_id, owner.owner_id)
     (await watch(auth))[0].cancel()
-    take_snapshot = module.store.take_snapshot
+    take_snapshot = module.store.keys.take_snapshot
 
     async def take_then_change(*args: Any, **kwargs: Any) -> Any:
         taken = await take_snapshot(*args, **kwargs)
         await execute(auth, "UPDATE api_keys SET revoke_time = now() WHERE api_key_id = $1", api_key_id)
         return taken
 
-    monkeypatch.setattr(module.store, "take_snapshot", take_then_change)
+    monkeypatch.setattr(module.store.keys, "take_snapshot", take_then_change)
     call, first = await watch(auth)
     assert [grant.state for grant in await read_snapshot(call, first)] == [pb.KEY_STATE_ACTIVE]
     assert await changes_until(call, pb.KEY_STATE_REVOKED) == {digest}

@@ -10,8 +10,8 @@ import grpc
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
-from mesh.client_address import vouched_address
 from mesh.database.pools import DatabaseUnavailable
+from mesh.rpc.client_address import vouched_address
 from mesh.rpc.errors import from_grpc
 from services.auth import denials, passwords, store
 from services.auth.denials import INSTALLATION
@@ -90,7 +90,7 @@ async def test_the_right_person_gets_in_every_time_while_strangers_guess(
     ("owner", "name", "failure", "reason"),
     [
         (passwords._Queue, "run", passwords.SignInBusy(retry_after_seconds=2.0), "SIGN_IN_BUSY"),
-        (store, "find_person", DatabaseUnavailable(), "DATABASE_UNAVAILABLE"),
+        (store.people, "find_by_email", DatabaseUnavailable(), "DATABASE_UNAVAILABLE"),
     ],
 )
 async def test_an_attempt_that_verified_nothing_is_not_counted(  # noqa: PLR0917 pytest names what a test stands on
@@ -225,7 +225,7 @@ async def test_denials_are_kept_until_the_database_takes_them(
         raise asyncpg.PostgresError
 
     with monkeypatch.context() as broken:
-        broken.setattr(denials.store, "append_audit_entry", fail)
+        broken.setattr(denials.store.audit, "append", fail)
         with pytest.raises(asyncpg.PostgresError):
             await auth.denials.write()
     assert [entry["count"] for entry in await entries(auth, acme.organization_id)] == [1]

@@ -1,4 +1,4 @@
-"""Every statement in every `queries.sql` can be run, by a login role of its service that has the rights for it."""
+"""Every statement in every file of statements can be run, by a login role of its service that has the rights for it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ async def try_as_its_role(connection: asyncpg.Connection, statement: str) -> str
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_statement_can_be_run_by_a_role_of_its_service(database, service):
-    files = sorted((SERVICES_FOLDER / service).rglob("queries.sql"))
+    folder = SERVICES_FOLDER / service
+    files = sorted([*folder.rglob("queries.sql"), *folder.glob("store/*.sql")])
     assert files
     roles = {role: await asyncpg.connect(database.dsn(role)) for role in (service, f"{service}_system")}
     try:

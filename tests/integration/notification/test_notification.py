@@ -22,7 +22,7 @@ from mesh.rpc.client import Clients
 from mesh.rpc.errors import from_grpc
 from services.auth.clients import NotificationClient
 from services.auth.jobs import AuthJobs
-from tests.support.accounts import seed_organization
+from tests.support.accounts import mail, seed_organization
 from tests.support.mail import mail_server
 from tests.support.postgres import TestDatabase
 from tests.support.processes import process_fields, process_metadata
@@ -242,7 +242,9 @@ async def auth_worker(auth: RunningAuth, notification_address: str) -> AsyncIter
     worker = Worker(
         db=auth.db,
         name="auth",
-        handlers=AuthJobs(db=auth.db, notification=NotificationClient(clients), clock=SystemClock()).handlers(),
+        handlers=AuthJobs(
+            db=auth.db, notification=NotificationClient(clients), mail=mail(), clock=SystemClock()
+        ).handlers(),
         clock=SystemClock(),
         ids=IDS,
         retry=RetryPolicy(first_seconds=0.05, seconds_max=0.2),

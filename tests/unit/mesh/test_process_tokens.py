@@ -10,12 +10,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mesh.client_address import client_address, vouched_address
 from mesh.clock import ManualClock
 from mesh.config import named_keys
 from mesh.ids import SequenceIds
 from mesh.rpc import access
 from mesh.rpc.access import CredentialsInvalid, PrincipalKind, Verifier
+from mesh.rpc.client_address import client_address, vouched_address
 from mesh.rpc.process_tokens import (
     CLOCK_SKEW_SECONDS,
     PROCESS_ISSUER,

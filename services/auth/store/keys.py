@@ -1,8 +1,7 @@
-"""Reads and writes auth's tables. Every method runs inside the transaction that it is given."""
+"""API keys and their grants."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -13,21 +12,9 @@ import asyncpg
 from mesh.database.connection import Connection
 from mesh.database.sql import load
 from services.auth.errors import OrganizationNotFound
-from services.auth.model import (
-    ApiKey,
-    AuditEntry,
-    KeyGrant,
-    KeyMode,
-    KeyState,
-    Membership,
-    Organization,
-    OrganizationState,
-    Person,
-    Role,
-    ServiceAccount,
-)
+from services.auth.model import ApiKey, KeyGrant, KeyMode, KeyState, OrganizationState
 
-QUERIES: Final = load(__package__)
+QUERIES: Final = load(__package__, "keys.sql")
 
 
 async def find_grants(tx: Connection, digests: Sequence[bytes]) -> list[KeyGrant]:
@@ -135,83 +122,6 @@ async def find_api_keys(tx: Connection, organization_id: UUID, api_key_ids: Sequ
     """Return the keys of an organization that exist, by id."""
     rows = await tx.fetch(QUERIES["select_api_keys_by_id"], organization_id, api_key_ids)
     return {row["api_key_id"]: _api_key(row) for row in rows}
-
-
-async def find_organization(tx: Connection, organization_id: UUID) -> Organization | None:
-    """Return an organization."""
-    row = await tx.fetchrow(QUERIES["select_organization"], organization_id)
-    if row is None:
-        return None
-    return Organization(
-        organization_id=row["organization_id"],
-        name=row["name"],
-        state=OrganizationState(row["state"]),
-        external_id=row["external_id"] or "",
-        contact_email=row["contact_email"],
-        billing_email=row["billing_email"],
-        currency_code=row["currency_code"],
-        time_zone=row["time_zone"],
-        metadata={key: str(value) for key, value in json.loads(row["metadata"]).items()},
-        create_time=row["create_time"],
-    )
-
-
-async def find_person(tx: Connection, email: str) -> Person | None:
-    """Return the person with an e-mail address in lower case."""
-    row = await tx.fetchrow(QUERIES["select_person_by_email"], email)
-    return Person(**row) if row else None
-
-
-async def replace_password_hash(tx: Connection, person: Person, password_hash: str) -> None:
-    """Store a password under newer parameters."""
-    await tx.execute(QUERIES["update_password_hash"], person.person_id, person.password_hash, password_hash)
-
-
-async def list_memberships(tx: Connection, person_id: UUID) -> list[Membership]:
-    """Return a person's memberships, the first joined first."""
-    rows = await tx.fetch(QUERIES["select_memberships"], person_id)
-    return [Membership(organization_id=row["organization_id"], role=Role(row["role"])) for row in rows]
-
-
-async def list_platform_roles(tx: Connection, person_id: UUID) -> list[str]:
-    """Return a person's platform roles, for example `platform_admin`."""
-    return [row["role"] for row in await tx.fetch(QUERIES["select_platform_roles"], person_id)]
-
-
-async def find_service_account(tx: Connection, digests: Sequence[bytes], now: datetime) -> ServiceAccount | None:
-    """Return the service account with one of the digests, unless it is revoked or expired."""
-    row = await tx.fetchrow(QUERIES["select_service_account"], digests, now)
-    if row is None:
-        return None
-    return ServiceAccount(
-        service_account_id=row["service_account_id"],
-        organization_id=row["organization_id"],
-        role=Role(row["role"]),
-        platform_role=row["platform_role"],
-    )
-
-
-async def append_audit_entry(tx: Connection, entry: AuditEntry) -> bool:
-    """Append an entry; False where one with its id is there already."""
-    status = await tx.execute(
-        QUERIES["insert_audit_entry"],
-        entry.organization_id,
-        entry.audit_entry_id,
-        entry.actor,
-        entry.action,
-        entry.resource,
-        json.dumps(entry.details),
-        entry.create_time,
-    )
-    return str(status).endswith(" 1")
-
-
-async def list_audit_entries(
-    tx: Connection, organization_id: UUID, *, before_id: UUID | None, limit: int
-) -> list[AuditEntry]:
-    """Return an organization's audit log, newest first."""
-    rows = await tx.fetch(QUERIES["select_audit_entries"], organization_id, before_id, limit)
-    return [AuditEntry(**{**row, "details": json.loads(row["details"])}) for row in rows]
 
 
 def _grants(rows: Sequence[Any]) -> list[KeyGrant]:

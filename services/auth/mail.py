@@ -1,0 +1,75 @@
+"""E-mails as outbox jobs: written in the transaction of the fact that they tell of, sent by auth's worker.
+
+What is secret in an e-mail (a token) is sealed in the job's payload, so that whoever reads the table cannot use it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from mesh import jobs
+from mesh.database.connection import Connection
+from mesh.ids import IdSource
+from mesh.secretbox import Sealed, SecretBox
+from services.auth.audit import INSTALLATION
+
+SEND_EMAIL: Final = "send_email"
+
+
+class Mail:
+    """Writes jobs that send e-mails, and reads them.
+
+    Args:
+        box: Seals what is secret.
+        ids: Ids of jobs.
+    """
+
+    def __init__(self, *, box: SecretBox, ids: IdSource) -> None:
+        self._box = box
+        self._ids = ids
+
+    async def enqueue(
+        self,
+        tx: Connection,
+        template: str,
+        *,
+        recipient: str,
+        organization_id: UUID | None,
+        facts: Mapping[str, str],
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        """Have an e-mail sent once the transaction is committed.
+
+        Args:
+            tx: The transaction of the fact.
+            template: A template of notification.
+            recipient: Where it goes.
+            organization_id: Whose e-mail it is; None where it is nobody's but the recipient's (`db.system()` only).
+            facts: What the template says.
+            secrets: What it says and nobody else may read.
+        """
+        job_id = self._ids.uuid7()
+        sealed = self._box.seal(json.dumps(dict(secrets or {})).encode(), job_id.bytes)
+        payload = {
+            "template": template,
+            "recipient": recipient,
+            "facts": dict(facts),
+            "data_key_version": sealed.key_version,
+            "secrets": base64.b64encode(sealed.ciphertext).decode(),
+        }
+        owner = organization_id or INSTALLATION
+        await jobs.enqueue(tx, SEND_EMAIL, payload, job_id=job_id, organization_id=owner)
+
+    def facts_of(self, job: jobs.Job) -> dict[str, str]:
+        """Return all that an e-mail's template says.
+
+        Raises:
+            SealBroken: What is secret cannot be opened.
+        """
+        payload: Mapping[str, Any] = job.payload
+        sealed = Sealed(key_version=payload["data_key_version"], ciphertext=base64.b64decode(payload["secrets"]))
+        return {**payload["facts"], **json.loads(self._box.open(sealed, job.job_id.bytes))}

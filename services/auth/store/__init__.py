@@ -1,0 +1,8 @@
+"""Reads and writes auth's tables: a module and a file of statements per resource.
+
+Every function runs inside the transaction that it is given.
+"""
+
+from services.auth.store import audit, keys, organizations, people, service_accounts
+
+__all__ = ["audit", "keys", "organizations", "people", "service_accounts"]

@@ -1,0 +1,133 @@
+"""Puts auth together: the one place that knows which part needs which. `__main__` and the tests both build by it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mesh.clock import Clock
+from mesh.database.idempotency import Idempotency
+from mesh.database.pools import Database
+from mesh.ids import IdSource
+from mesh.pagination import PageTokens
+from mesh.rpc.access import Principal, Verifier
+from mesh.rpc.client import service_account_principal
+from mesh.rpc.process_tokens import ProcessKeys
+from mesh.rpc.tokens import SessionSigner
+from mesh.secretbox import SecretBox
+from services.auth.audit import AuditLog
+from services.auth.denials import Denials
+from services.auth.key_changes import KeyChanges
+from services.auth.key_limits import KeyLimits
+from services.auth.keys import ApiKeys, Pepper
+from services.auth.rpc import AuthHandler
+from services.auth.rpc.sessions import to_service_account
+from services.auth.service import Accounts
+from services.auth.sessions import Sessions
+
+AUDIENCE = "auth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What auth is told in confidence.
+
+    Args:
+        peppers: Of digests, by version; the highest is for new ones.
+        data_keys: What secrets in tables are sealed with, by version; the highest is for new ones.
+        signing_seed: Of the key that session tokens are signed with, 32 bytes.
+        page_token_key: Signs page tokens.
+    """
+
+    peppers: Mapping[int, bytes]
+    data_keys: Mapping[int, bytes]
+    signing_seed: bytes
+    page_token_key: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """The parts that somebody outside has to reach."""
+
+    handler: AuthHandler
+    verifier: Verifier
+    signer: SessionSigner
+    sessions: Sessions
+    denials: Denials
+    key_changes: KeyChanges
+
+
+def build(
+    *,
+    db: Database,
+    secret: Secrets,
+    process_keys: ProcessKeys,
+    limits: KeyLimits,
+    clock: Clock,
+    ids: IdSource,
+) -> Auth:
+    """Build the RPCs and what runs beside them.
+
+    Args:
+        db: Auth's tables.
+        secret: Keys and peppers.
+        process_keys: The public keys of all processes.
+        limits: How many API keys there may be.
+        clock: Time.
+        ids: New ids.
+    """
+    audit = AuditLog(clock=clock, ids=ids)
+    accounts = Accounts(db=db, peppers=secret.peppers, clock=clock)
+    newest = max(secret.peppers)
+    signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
+    denials = Denials(db=db, clock=clock, ids=ids)
+    sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, clock=clock)
+    key_changes = KeyChanges(db=db, clock=clock)
+    keys = ApiKeys(
+        db=db,
+        idempotency=Idempotency(box=SecretBox(secret.data_keys), clock=clock),
+        limits=limits,
+        pepper=Pepper(version=newest, value=secret.peppers[newest]),
+        audit=audit,
+        random_bytes=secrets.token_bytes,
+        clock=clock,
+        ids=ids,
+    )
+    handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
+        accounts=accounts,
+        keys=keys,
+        sessions=sessions,
+        denials=denials,
+        key_changes=key_changes,
+        page_tokens=PageTokens(secret.page_token_key),
+        clock=clock,
+        process_keys=process_keys,
+    )
+    return Auth(
+        handler=handler,
+        verifier=_verifier(process_keys, accounts, sessions, clock),
+        signer=signer,
+        sessions=sessions,
+        denials=denials,
+        key_changes=key_changes,
+    )
+
+
+def _verifier(process_keys: ProcessKeys, accounts: Accounts, sessions: Sessions, clock: Clock) -> Verifier:
+    """Auth asks itself directly what the others ask it over the wire."""
+
+    async def fetch_jwks() -> str:
+        return sessions.jwks_json()
+
+    async def resolve(token: str) -> Principal | None:
+        answer = to_service_account(await accounts.resolve_service_account(token))
+        return service_account_principal(answer, token)
+
+    return Verifier(
+        process_keys=process_keys,
+        audience=AUDIENCE,
+        fetch_jwks=fetch_jwks,
+        resolve_service_account=resolve,
+        clock=clock,
+    )
