@@ -118,6 +118,7 @@ def _service(installation: Installation, name: str, base: Mapping[str, str]) -> 
         environment["TOLLWAY_KEY_PEPPERS"] = f"1:{installation.secrets.key_pepper}"
     if name == "auth":
         environment["TOLLWAY_SIGNING_KEY"] = installation.secrets.signing_key
+        environment.setdefault("TOLLWAY_DASHBOARD_URL", installation.ports.url("gateway"))
     if name == "notification":
         environment.setdefault("TOLLWAY_SMTP_URL", f"smtp://{installation.ports.address('smtp')}")
         environment.setdefault("TOLLWAY_MAIL_FROM", MAIL_FROM)

@@ -30,6 +30,7 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
             per_organization_max=settings.auth_keys_per_organization_max,
             per_person_and_minute_max=settings.auth_keys_per_person_minute_max,
         ),
+        dashboard_url=settings.dashboard_url,
         clock=context.clock,
         ids=context.ids,
     )
@@ -60,7 +61,11 @@ def work(context: ServiceContext[AuthSettings]) -> Role:
         handlers=AuthJobs(
             db=context.db,
             notification=NotificationClient(context.clients),
-            mail=Mail(box=SecretBox(secrets_of(context.settings).data_keys), ids=context.ids),
+            mail=Mail(
+                box=SecretBox(secrets_of(context.settings).data_keys),
+                ids=context.ids,
+                dashboard_url=context.settings.dashboard_url,
+            ),
             clock=context.clock,
         ).handlers(),
         clock=context.clock,

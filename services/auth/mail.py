@@ -1,6 +1,7 @@
 """E-mails as outbox jobs: written in the transaction of the fact that they tell of, sent by auth's worker.
 
 What is secret in an e-mail (a token) is sealed in the job's payload, so that whoever reads the table cannot use it.
+Templates put a token behind the link as its fragment: browsers send that to no server, so it is in no server's log.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,17 +22,33 @@ from services.auth.audit import INSTALLATION
 SEND_EMAIL: Final = "send_email"
 
 
+class Page(Enum):
+    """A page of the dashboard that e-mails lead to, below the dashboard's address."""
+
+    SIGN_IN = "sign-in"
+    VERIFY_EMAIL = "verify-email"
+    FORGOTTEN_PASSWORD = "forgotten-password"  # noqa: S105 it names a page
+    RESET_PASSWORD = "reset-password"  # noqa: S105 it names a page
+    INVITATION = "invitation"
+
+
 class Mail:
     """Writes jobs that send e-mails, and reads them.
 
     Args:
         box: Seals what is secret.
         ids: Ids of jobs.
+        dashboard_url: Where links lead, without a slash at its end.
     """
 
-    def __init__(self, *, box: SecretBox, ids: IdSource) -> None:
+    def __init__(self, *, box: SecretBox, ids: IdSource, dashboard_url: str) -> None:
         self._box = box
         self._ids = ids
+        self._dashboard_url = dashboard_url
+
+    def link(self, page: Page) -> str:
+        """Return the address of a page; what templates call `link`."""
+        return f"{self._dashboard_url}/{page.value}"
 
     async def enqueue(
         self,

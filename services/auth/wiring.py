@@ -21,6 +21,7 @@ from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
+from services.auth.mail import Mail
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
@@ -54,6 +55,7 @@ class Auth:
     verifier: Verifier
     signer: SessionSigner
     sessions: Sessions
+    mail: Mail
     denials: Denials
     key_changes: KeyChanges
 
@@ -64,6 +66,7 @@ def build(
     secret: Secrets,
     process_keys: ProcessKeys,
     limits: KeyLimits,
+    dashboard_url: str,
     clock: Clock,
     ids: IdSource,
 ) -> Auth:
@@ -74,19 +77,21 @@ def build(
         secret: Keys and peppers.
         process_keys: The public keys of all processes.
         limits: How many API keys there may be.
+        dashboard_url: Where links in e-mails lead.
         clock: Time.
         ids: New ids.
     """
     audit = AuditLog(clock=clock, ids=ids)
     accounts = Accounts(db=db, peppers=secret.peppers, clock=clock)
     newest = max(secret.peppers)
+    box = SecretBox(secret.data_keys)
     signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
     denials = Denials(db=db, clock=clock, ids=ids)
     sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, clock=clock)
     key_changes = KeyChanges(db=db, clock=clock)
     keys = ApiKeys(
         db=db,
-        idempotency=Idempotency(box=SecretBox(secret.data_keys), clock=clock),
+        idempotency=Idempotency(box=box, clock=clock),
         limits=limits,
         pepper=Pepper(version=newest, value=secret.peppers[newest]),
         audit=audit,
@@ -109,6 +114,7 @@ def build(
         verifier=_verifier(process_keys, accounts, sessions, clock),
         signer=signer,
         sessions=sessions,
+        mail=Mail(box=box, ids=ids, dashboard_url=dashboard_url),
         denials=denials,
         key_changes=key_changes,
     )

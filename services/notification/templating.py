@@ -45,6 +45,11 @@ class Templates:
     def __init__(self, templates: Mapping[str, Template]) -> None:
         self._templates = dict(templates)
 
+    @property
+    def by_name(self) -> Mapping[str, Template]:
+        """Return all templates."""
+        return self._templates
+
     def check(self, violations: Violations, name: str, parameters: Mapping[str, str]) -> None:
         """Note everything that keeps a template from being filled in."""
         template = self._templates.get(name)

@@ -19,6 +19,7 @@ from services.auth.passwords import hash_password
 
 PEPPER = bytes(range(32))
 DATA_KEY = bytes(range(32, 64))
+DASHBOARD_URL = "https://dashboard.example"
 PASSWORD = "correct horse battery staple"
 PASSWORD_HASH = hash_password(PASSWORD)
 
@@ -105,4 +106,4 @@ async def seed_key(dsn: str, organization_id: UUID, creator_id: UUID, key: str =
 
 def mail() -> Mail:
     """Writes and reads jobs that send e-mails."""
-    return Mail(box=SecretBox({1: DATA_KEY}), ids=RandomIds())
+    return Mail(box=SecretBox({1: DATA_KEY}), ids=RandomIds(), dashboard_url=DASHBOARD_URL)

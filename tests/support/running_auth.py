@@ -20,7 +20,7 @@ from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.wiring import Secrets, build
-from tests.support.accounts import DATA_KEY, PEPPER
+from tests.support.accounts import DASHBOARD_URL, DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
 from tests.support.processes import PROCESS_KEYS, process_metadata
 
@@ -63,6 +63,7 @@ async def running_auth(
         ),
         process_keys=PROCESS_KEYS,
         limits=limits or KeyLimits(per_organization_max=1_000, per_person_and_minute_max=1_000),
+        dashboard_url=DASHBOARD_URL,
         clock=clock,
         ids=ids,
     )

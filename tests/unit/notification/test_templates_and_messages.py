@@ -17,6 +17,28 @@ from services.notification.message import build_message, parse_mailbox
 from services.notification.model import Email
 from services.notification.templating import VALUE_LENGTH_MAX, Templates, load_templates, parse_template
 
+# What the services that send them promise to say: a template that asks for more or less is refused at run time only.
+SAID = {
+    "already_registered": {"link"},
+    "api_key_created": {"organization_name", "key_name", "hint", "create_time"},
+    "email_change": {"link", "token", "expire_time"},
+    "email_change_requested": {"new_email", "time", "address", "link"},
+    "email_changed": {"new_email", "time", "address"},
+    "invitation": {"organization_name", "inviter_name", "role", "link", "token", "expire_time"},
+    "member_joined": {"organization_name", "email"},
+    "member_removed": {"organization_name"},
+    "organization_resumed": {"organization_name"},
+    "organization_suspended": {"organization_name", "reason"},
+    "password_changed": {"time", "address", "link"},
+    "password_reset": {"link", "token", "expire_time"},
+    "recovery_code_used": {"time", "address", "left_count", "link"},
+    "recovery_codes_replaced": {"time", "address", "link"},
+    "role_changed": {"organization_name", "role"},
+    "second_factor_disabled": {"time", "address", "link"},
+    "second_factor_enabled": {"time", "address", "link"},
+    "session_reuse": {"person_name", "time", "address"},
+    "verify_email": {"link", "token", "expire_time"},
+}
 NAMES = ("organization_name", "key_name", "hint", "create_time")
 TEMPLATES = load_templates()
 printable = st.text(max_size=80).filter(str.isprintable)
@@ -50,6 +72,28 @@ def test_any_value_survives_the_way_over_the_wire(parameters: dict[str, str]) ->
     text = received.get_body(("plain",)).get_content()
     assert parameters["key_name"] in text
     assert received.get_body(("html",)).get_content().count("<table") == 1
+
+
+def test_the_templates_ask_for_what_their_senders_say() -> None:
+    assert {name: set(template.placeholders) for name, template in TEMPLATES.by_name.items()} == SAID
+
+
+@pytest.mark.parametrize("name", sorted(SAID))
+def test_text_and_twin_say_the_same(name: str) -> None:
+    template = TEMPLATES.by_name[name]
+    assert set(template.html.get_identifiers()) == template.placeholders
+    rendered = TEMPLATES.render(name, {value: f"<{value}>" for value in template.placeholders})
+    for value in template.placeholders:
+        assert f"<{value}>" in rendered.subject + rendered.text
+        assert f"&lt;{value}&gt;" in rendered.html
+
+
+def test_a_token_is_the_fragment_of_the_link_so_that_no_server_is_told_it() -> None:
+    for name, says in SAID.items():
+        if "token" in says:
+            rendered = TEMPLATES.render(name, {**dict.fromkeys(says, "x"), "link": "https://d.example/p", "token": "T"})
+            assert "https://d.example/p#token=T\n" in rendered.text
+            assert '<a href="https://d.example/p#token=T">' in rendered.html
 
 
 def test_every_missing_unknown_and_wrong_parameter_is_named() -> None:
