@@ -1,22 +1,20 @@
 """Authorization as one matrix: every RPC of the contract, every kind of caller, over real connections.
 
-The handlers only note that they were reached, so a refusal also shows that nothing was read or written. Who holds what
-is written down here a second time, as the role table of the design has it, and not read from the descriptors: a grant
-that is widened by mistake has to be widened twice. An RPC that is added later needs a line in `ACTIONS`.
+The handlers only note that they were reached. Which permission an RPC needs comes from its descriptor, so an RPC that
+is written later is covered without a line here. Which role holds which permission is written down here a second time,
+as the role table of the design has it: a grant that is widened by mistake has to be widened twice, and a new permission
+needs a row in `MAY`. So does an RPC that anyone may call, in `OPEN_TO_ANYONE`. That a refused call writes nothing is
+shown with the real handlers in `test_refused_calls.py`.
 """
 
+import importlib
 import itertools
 from uuid import UUID
 
 import grpc
 import pytest
 from google.protobuf import message_factory
-from tollway.auth.v1 import auth_service_pb2_grpc
-from tollway.billing.v1 import billing_service_pb2_grpc
-from tollway.metering.v1 import metering_service_pb2_grpc
-from tollway.notification.v1 import notification_service_pb2_grpc
 from tollway.options.v1 import access_pb2
-from tollway.ratelimit.v1 import ratelimit_service_pb2_grpc
 
 from contract.services import SERVICES
 from mesh.clock import SystemClock
@@ -25,102 +23,42 @@ from mesh.rpc.access import Principal, PrincipalKind, Verifier, read_rule
 from mesh.rpc.errors import from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
-from tests.support.processes import PROCESS_KEYS, process_tokens
+from tests.support.processes import NAMES, PROCESS_KEYS, process_tokens
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
 ROLES = {"owner": access_pb2.ROLE_OWNER, "admin": access_pb2.ROLE_ADMIN, "member": access_pb2.ROLE_MEMBER}
-PLATFORM = {"admin": access_pb2.PLATFORM_ROLE_ADMIN, "support": access_pb2.PLATFORM_ROLE_SUPPORT}
-REGISTER = {
-    "auth": auth_service_pb2_grpc.add_AuthServiceServicer_to_server,
-    "ratelimit": ratelimit_service_pb2_grpc.add_RateLimitServiceServicer_to_server,
-    "metering": metering_service_pb2_grpc.add_MeteringServiceServicer_to_server,
-    "billing": billing_service_pb2_grpc.add_BillingServiceServicer_to_server,
-    "notification": notification_service_pb2_grpc.add_NotificationServiceServicer_to_server,
+PLATFORM = {
+    name.removeprefix("PLATFORM_ROLE_").lower(): number
+    for name, number in access_pb2.PlatformRole.items()
+    if number != access_pb2.PLATFORM_ROLE_UNSPECIFIED
 }
 EVERYBODY, MANAGERS = {"owner", "admin", "member"}, {"owner", "admin"}
+OPERATORS = {"admin", "support"}
 MAY: dict[str, tuple[set[str], set[str]]] = {
-    # Action: roles in the own organization, roles of the operator's people.
-    "view dashboard": (EVERYBODY, {"admin", "support"}),
-    "create keys": (EVERYBODY, {"admin"}),
+    # Permission: roles in the own organization, roles of the operator's people.
+    "ORGANIZATION_READ": (EVERYBODY, OPERATORS),
+    "ORGANIZATION_UPDATE": (MANAGERS, {"admin"}),
+    "ORGANIZATION_DELETE": ({"owner"}, {"admin"}),
+    "KEYS_READ": (EVERYBODY, OPERATORS),
+    "KEYS_CREATE": (EVERYBODY, {"admin"}),
     # Members only their own: `test_members_revoke_their_own_keys_and_no_others`.
-    "revoke keys": (EVERYBODY, {"admin"}),
-    "view billing": (MANAGERS, {"admin", "support"}),
-    "change plan, pay": ({"owner"}, {"admin"}),
-    "read the audit log": (MANAGERS, {"admin", "support"}),
-    "see what was not billed": (set(), {"admin", "support"}),
-    "bill it after all, or drop it": (set(), {"admin"}),
+    "KEYS_REVOKE": (EVERYBODY, {"admin"}),
+    "KEYS_UPDATE": (EVERYBODY, {"admin"}),
+    "KEYS_IMPORT": (MANAGERS, {"admin"}),
+    "LIMITS_READ": (EVERYBODY, OPERATORS),
+    "USAGE_READ": (EVERYBODY, OPERATORS),
+    "BILLING_READ": (MANAGERS, OPERATORS),
+    "BILLING_WRITE": ({"owner"}, {"admin"}),
+    "AUDIT_READ": (MANAGERS, OPERATORS),
+    "MEMBERS_READ": (EVERYBODY, OPERATORS),
     # Invitations above one's own role, and removing owners and admins: rules of their own, tests of their own.
-    "invite, see invitations": (MANAGERS, {"admin"}),
-    "remove members": (MANAGERS, {"admin"}),
-    "see members": (EVERYBODY, {"admin", "support"}),
-    "leave": (EVERYBODY, {"admin", "support"}),
-    "change roles": ({"owner"}, {"admin"}),
-    "change the organization": (MANAGERS, {"admin"}),
-    "delete the organization": ({"owner"}, {"admin"}),
-    "see service accounts": (MANAGERS, {"admin", "support"}),
-    "manage service accounts": (MANAGERS, {"admin"}),
-    "change keys": (EVERYBODY, {"admin"}),
-    "import keys": (MANAGERS, {"admin"}),
-    "see the installation": (set(), {"admin", "support"}),
-    "run the installation": (set(), {"admin"}),
-}
-ACTIONS = {
-    "AuthService.CreateApiKey": "create keys",
-    "AuthService.RevokeApiKey": "revoke keys",
-    "AuthService.ListApiKeys": "view dashboard",
-    "AuthService.GetApiKey": "view dashboard",
-    "AuthService.BatchGetApiKeys": "view dashboard",
-    "AuthService.GetOrganization": "view dashboard",
-    "AuthService.ListAuditEntries": "read the audit log",
-    "AuthService.ExportAuditEntries": "read the audit log",
-    "AuthService.UpdateOrganization": "change the organization",
-    "AuthService.DeleteOrganization": "delete the organization",
-    "AuthService.SuspendOrganization": "run the installation",
-    "AuthService.ResumeOrganization": "run the installation",
-    "AuthService.InviteMember": "invite, see invitations",
-    "AuthService.ListInvitations": "invite, see invitations",
-    "AuthService.CancelInvitation": "invite, see invitations",
-    "AuthService.ResendInvitation": "invite, see invitations",
-    "AuthService.ListMembers": "see members",
-    "AuthService.ChangeMemberRole": "change roles",
-    "AuthService.RemoveMember": "remove members",
-    "AuthService.LeaveOrganization": "leave",
-    "AuthService.CreateServiceAccount": "manage service accounts",
-    "AuthService.UpdateServiceAccount": "manage service accounts",
-    "AuthService.RotateServiceAccount": "manage service accounts",
-    "AuthService.RevokeServiceAccount": "manage service accounts",
-    "AuthService.GetServiceAccount": "see service accounts",
-    "AuthService.ListServiceAccounts": "see service accounts",
-    "AuthService.UpdateApiKey": "change keys",
-    "AuthService.RotateApiKey": "create keys",
-    "AuthService.ImportApiKeys": "import keys",
-    "AuthService.ProvisionOrganization": "run the installation",
-    "AuthService.ListOrganizations": "see the installation",
-    "AuthService.ExportPerson": "run the installation",
-    "AuthService.ErasePerson": "run the installation",
-    "AuthService.RotateSigningKey": "run the installation",
-    "RateLimitService.GetPolicy": "view dashboard",
-    "MeteringService.QueryUsage": "view dashboard",
-    "MeteringService.ListDeadLetters": "see what was not billed",
-    "MeteringService.GetDeadLetter": "see what was not billed",
-    "MeteringService.ReplayDeadLetters": "bill it after all, or drop it",
-    "MeteringService.DropDeadLetters": "bill it after all, or drop it",
-    "BillingService.CreateSubscription": "change plan, pay",
-    "BillingService.PreviewInvoice": "view billing",
-}
-PROCESSES = {
-    "AuthService.ResolveKeys": {"edge_proxy"},
-    "AuthService.WatchKeys": {"edge_proxy"},
-    "AuthService.ResolveServiceAccount": {"ratelimit", "metering", "billing", "notification", "graphql_gateway"},
-    "AuthService.WatchPrincipals": {"ratelimit", "metering", "billing", "notification", "graphql_gateway"},
-    "AuthService.SetOrganizationState": {"billing"},
-    "AuthService.AppendAuditEntries": {"ratelimit", "metering", "billing", "notification", "cli"},
-    "RateLimitService.Decide": {"edge_proxy"},
-    "RateLimitService.PutPolicy": {"billing", "cli"},
-    "MeteringService.Ingest": {"edge_proxy"},
-    "MeteringService.QueryUsage": {"billing", "ratelimit"},
-    "BillingService.CreateSubscription": {"cli"},
-    "NotificationService.SendEmail": {"auth", "billing", "metering"},
+    "MEMBERS_INVITE": (MANAGERS, {"admin"}),
+    "MEMBERS_REMOVE": (MANAGERS, {"admin"}),
+    "ROLES_CHANGE": ({"owner"}, {"admin"}),
+    "SERVICE_ACCOUNTS_READ": (MANAGERS, OPERATORS),
+    "SERVICE_ACCOUNTS_MANAGE": (MANAGERS, {"admin"}),
+    "OPERATIONS_READ": (set(), OPERATORS),
+    "OPERATIONS_WRITE": (set(), {"admin"}),
 }
 OPEN_TO_ANYONE = {
     "AuthService.CreateSession",
@@ -135,32 +73,17 @@ OPEN_TO_ANYONE = {
     "AuthService.ResetPassword",
     "BillingService.ListPlans",
 }
-# What belongs to the caller alone, so that no role is asked for; the second set is open to service accounts as well.
-OF_ONESELF = {
-    "AuthService.CreateOrganization",
-    "AuthService.ListMyInvitations",
-    "AuthService.AcceptInvitation",
-    "AuthService.ChangePassword",
-    "AuthService.RequestEmailChange",
-    "AuthService.UpdateProfile",
-    "AuthService.ExportMe",
-    "AuthService.EraseMe",
-    "AuthService.SwitchOrganization",
-    "AuthService.ListSessions",
-    "AuthService.RevokeSession",
-    "AuthService.RevokeAllSessions",
-    "AuthService.BeginTotpEnrollment",
-    "AuthService.ConfirmTotpEnrollment",
-    "AuthService.DisableTotp",
-    "AuthService.RegenerateRecoveryCodes",
-}
-OF_ONESELF_OR_A_SERVICE_ACCOUNT = {"AuthService.GetMe"}
-PEOPLE_ONLY = {"AuthService.LeaveOrganization"}
 METHODS = [
     pytest.param(service, method, id=f"{service.name}.{method.name}")
     for service in (each.descriptor for each in SERVICES.values())
     for method in service.methods
 ]
+
+
+def registration(service):
+    """The generated function that registers a service's handler."""
+    module = importlib.import_module(service.file.name.removesuffix(".proto").replace("/", ".") + "_pb2_grpc")
+    return getattr(module, f"add_{service.name}Servicer_to_server")
 
 
 class Reached:
@@ -201,6 +124,16 @@ async def reached(signer):
             kind=PrincipalKind.SERVICE_ACCOUNT, subject="sa", organization_id=OWN, role=role, token=f"tw_sa_{name}"
         )
         for name, role in ROLES.items()
+    } | {
+        f"tw_sa_platform_{name}": Principal(
+            kind=PrincipalKind.SERVICE_ACCOUNT,
+            subject="sa",
+            organization_id=OTHER,
+            role=access_pb2.ROLE_MEMBER,
+            platform_roles=(role,),
+            token=f"tw_sa_platform_{name}",
+        )
+        for name, role in PLATFORM.items()
     }
 
     async def jwks():
@@ -219,7 +152,7 @@ async def reached(signer):
     server = await Server.start(
         name="matrix",
         listen="127.0.0.1:0",
-        services=[(SERVICES[name].descriptor, register, handler) for name, register in REGISTER.items()],
+        services=[(service.descriptor, registration(service.descriptor), handler) for service in SERVICES.values()],
         verifier=verifier,
         clock=SystemClock(),
         ids=RandomIds(),
@@ -258,47 +191,72 @@ async def outcome(reached, service, method, authorization, organization_id=OWN):
     return code, reached.calls > before
 
 
-def expected(name, *, may, same_tenant=True):
-    """Says in words of its own what is due to a person or service account."""
-    if name in OPEN_TO_ANYONE | OF_ONESELF | OF_ONESELF_OR_A_SERVICE_ACCOUNT:
+def expected(access, *, kind, role=None, platform_role=None, same_tenant=True):
+    """Says in words of its own what is due to a person or a service account."""
+    if access_pb2.CALLER_ANYONE in access.callers:
         return grpc.StatusCode.OK
-    if name not in ACTIONS:
+    if kind not in access.callers:
         return grpc.StatusCode.PERMISSION_DENIED
-    if not same_tenant:
+    if access.acts_on_caller:
+        return grpc.StatusCode.OK
+    roles, platform_roles = MAY[access_pb2.Permission.Name(access.permission).removeprefix("PERMISSION_")]
+    if platform_role in platform_roles:
+        return grpc.StatusCode.OK
+    if access.tenant_field and not same_tenant:
         return grpc.StatusCode.NOT_FOUND
-    return grpc.StatusCode.OK if may else grpc.StatusCode.PERMISSION_DENIED
+    return grpc.StatusCode.OK if role in roles else grpc.StatusCode.PERMISSION_DENIED
 
 
-def callers(name, signer, *, names_a_tenant):
+def callers(access, signer):
     """Yields (what it is, authorization, tenant named, code that is due)."""
-    roles, platform_roles = MAY[ACTIONS[name]] if name in ACTIONS else (set(), set())
-    is_open = name in OPEN_TO_ANYONE
+    is_open = access_pb2.CALLER_ANYONE in access.callers
     yield "anonymous", "", OWN, grpc.StatusCode.OK if is_open else grpc.StatusCode.UNAUTHENTICATED
     for role, tenant in itertools.product(ROLES, (OWN, OTHER)):
-        due = expected(name, may=role in roles, same_tenant=tenant == OWN or not names_a_tenant)
         token, _ = signer.issue(person_id=UUID(int=9), organization_id=OWN, role=role)
-        yield f"{role} to {tenant}", f"Bearer {token}", tenant, due
-        if name in OF_ONESELF | PEOPLE_ONLY:
-            due = grpc.StatusCode.PERMISSION_DENIED
-        yield f"service account {role} to {tenant}", f"Bearer tw_sa_{role}", tenant, due
-    for role in PLATFORM:
-        token, _ = signer.issue(person_id=UUID(int=9), organization_id=OTHER, role="member", platform_roles=[role])
+        for who, bearer, kind in (
+            (role, token, access_pb2.CALLER_PERSON),
+            (f"service account {role}", f"tw_sa_{role}", access_pb2.CALLER_SERVICE_ACCOUNT),
+        ):
+            due = expected(access, kind=kind, role=role, same_tenant=tenant == OWN)
+            yield f"{who} to {tenant}", f"Bearer {bearer}", tenant, due
+    for role, tenant in itertools.product(PLATFORM, (OWN, OTHER)):
         # A role of the operator that lacks the permission leaves a member of another organization, and nothing more.
-        due = expected(name, may=role in platform_roles, same_tenant=role in platform_roles or not names_a_tenant)
-        yield f"platform {role}", f"Bearer {token}", OWN, due
-    for process in ("edge_proxy", "ratelimit", "metering", "billing", "notification", "auth", "cli", "graphql_gateway"):
-        is_named = is_open or process in PROCESSES.get(name, ())
+        token, _ = signer.issue(person_id=UUID(int=9), organization_id=OTHER, role="member", platform_roles=[role])
+        for who, bearer, kind in (
+            (role, token, access_pb2.CALLER_PERSON),
+            (f"service account {role}", f"tw_sa_platform_{role}", access_pb2.CALLER_SERVICE_ACCOUNT),
+        ):
+            due = expected(access, kind=kind, role="member", platform_role=role, same_tenant=tenant == OTHER)
+            yield f"platform {who} to {tenant}", f"Bearer {bearer}", tenant, due
+    for process in NAMES:
+        is_named = is_open or process in access.processes
         due = grpc.StatusCode.OK if is_named else grpc.StatusCode.PERMISSION_DENIED
         yield process, process_tokens(process).bearer("matrix"), OWN, due
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS)
 async def test_who_may_call(reached, signer, service, method):
-    name = f"{service.name}.{method.name}"
-    tables = (ACTIONS, PROCESSES, OPEN_TO_ANYONE, OF_ONESELF, OF_ONESELF_OR_A_SERVICE_ACCOUNT)
-    assert any(name in table for table in tables), f"say in one of the tables above who may call {name}"
-    names_a_tenant = bool(read_rule(method).tenant_field)
-    for who, authorization, tenant, due in callers(name, signer, names_a_tenant=names_a_tenant):
+    access = method.GetOptions().Extensions[access_pb2.access]
+    for who, authorization, tenant, due in callers(access, signer):
         code, was_reached = await outcome(reached, service, method, authorization, tenant)
         assert (who, code) == (who, due)
         assert was_reached == (due == grpc.StatusCode.OK), who
+
+
+def test_a_permission_has_a_row_in_the_table_above_and_a_role_that_holds_it():
+    named = {name.removeprefix("PERMISSION_") for name in access_pb2.Permission.DESCRIPTOR.values_by_name} - {
+        "UNSPECIFIED"
+    }
+    assert set(MAY) == named
+    assert all(roles or platform_roles for roles, platform_roles in MAY.values())
+    assert {role for _, roles in MAY.values() for role in roles} <= set(PLATFORM)
+
+
+def test_what_anyone_may_call_is_written_down_twice():
+    found = {
+        f"{service.descriptor.name}.{method.name}"
+        for service in SERVICES.values()
+        for method in service.descriptor.methods
+        if access_pb2.CALLER_ANYONE in method.GetOptions().Extensions[access_pb2.access].callers
+    }
+    assert found == OPEN_TO_ANYONE
