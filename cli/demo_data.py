@@ -15,10 +15,10 @@ from tollway.auth.v1 import auth_service_pb2
 
 from cli.stack.secrets import Secrets
 from contract import key_format
+from mesh.rpc import opaque_tokens
+from mesh.rpc.opaque_tokens import SERVICE_ACCOUNT_PREFIX
 
 PASSWORD_BYTES: Final = 9
-TOKEN_BYTES: Final = 32
-TOKEN_PREFIX: Final = "tw_sa_"  # noqa: S105 it marks tokens, it is none
 ROLES: Final = ("owner", "admin", "member")
 
 
@@ -66,7 +66,8 @@ class ServiceAccount:
 
     def token(self, secrets: Secrets) -> str:
         """Return its token in this installation."""
-        return TOKEN_PREFIX + secrets.derive(f"service account {self.service_account_id}", TOKEN_BYTES).hex()
+        randomness = secrets.derive(f"service account {self.service_account_id}", opaque_tokens.RANDOM_BYTES)
+        return opaque_tokens.mint(SERVICE_ACCOUNT_PREFIX, randomness)
 
 
 def _id(number: int) -> UUID:

@@ -25,6 +25,8 @@ from cli.stack.servers import roles
 from contract import key_format
 from mesh.database import migrate
 from mesh.database.sql import load
+from mesh.rpc import opaque_tokens
+from mesh.rpc.opaque_tokens import SERVICE_ACCOUNT_PREFIX
 
 QUERIES = load(__package__)
 PEPPER_VERSION: Final = 1
@@ -163,7 +165,7 @@ async def _seed_service_account(connection: asyncpg.Connection, secrets: Secrets
         SERVICE_ACCOUNT.platform_role,
         _digest(token, secrets),
         PEPPER_VERSION,
-        f"{token[:10]}…{token[-4:]}",
+        opaque_tokens.hint(token, SERVICE_ACCOUNT_PREFIX),
         now,
         now + timedelta(days=SERVICE_ACCOUNT_DAYS),
     )

@@ -22,17 +22,17 @@ import jwt
 from graphql_gateway import errors
 from graphql_gateway.failure import Failure
 from mesh.rpc.access import (
-    SERVICE_ACCOUNT_PREFIX,
     CredentialsInvalid,
     CredentialsMissing,
     Principal,
     PrincipalKind,
+    bearer_token,
 )
 from mesh.rpc.errors import Unavailable
+from mesh.rpc.opaque_tokens import SERVICE_ACCOUNT_PREFIX
 from mesh.rpc.tokens import ISSUER
 
 IDENTIFY_TIMEOUT_SECONDS: Final = 1.0
-_BEARER: Final = "Bearer "
 
 
 class IdentityKind(Enum):
@@ -121,7 +121,7 @@ async def identify(reader: PrincipalReader, authorization: str) -> Identity:
 
 def _may_be_a_persons(authorization: str) -> bool:
     """Say whether credentials that nobody could check claim to be a person's or a service account's."""
-    token = authorization.removeprefix(_BEARER).strip()
+    token = bearer_token(authorization) or ""
     if token.startswith(SERVICE_ACCOUNT_PREFIX):
         return True
     try:

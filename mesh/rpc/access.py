@@ -25,7 +25,9 @@ from google.protobuf.message import Message
 from tollway.options.v1 import access_pb2
 
 from mesh.clock import Clock
+from mesh.rpc import opaque_tokens
 from mesh.rpc.errors import NotFound, PermissionDenied, RpcError, Unauthenticated, Unavailable, Violations
+from mesh.rpc.opaque_tokens import SERVICE_ACCOUNT_PREFIX
 from mesh.rpc.process_tokens import (
     CLOCK_SKEW_SECONDS,
     PROCESS_TOKEN_TYPE,
@@ -35,12 +37,11 @@ from mesh.rpc.process_tokens import (
 )
 from mesh.rpc.tokens import read_jwks, read_session_token
 
-SERVICE_ACCOUNT_PREFIX: Final = "tw_sa_"
 SERVICE_ACCOUNT_CACHE_SECONDS: Final = 1.0
 SERVICE_ACCOUNT_CACHE_MAX: Final = 10_000
 PROCESS_TOKENS_REMEMBERED_MAX: Final = 1_000
 JWKS_REFETCH_SECONDS_MIN: Final = 1.0
-_BEARER: Final = "Bearer "
+_BEARER: Final = "bearer"
 _INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 
@@ -262,6 +263,15 @@ def _tenant_of(rule: Rule, request: Message | None) -> UUID:
     raise AssertionError
 
 
+def bearer_token(authorization: str) -> str | None:
+    """Return the token of an `authorization` field; None where its scheme is another one.
+
+    The scheme's case does not matter (RFC 9110, section 11.1).
+    """
+    scheme, space, token = authorization.partition(" ")
+    return token.strip() if space and scheme.lower() == _BEARER else None
+
+
 class Verifier:
     """Turns credentials into principals.
 
@@ -303,9 +313,9 @@ class Verifier:
         """
         if not authorization:
             return ANYONE
-        if not authorization.startswith(_BEARER):
+        token = bearer_token(authorization)
+        if token is None:
             raise CredentialsInvalid("not a bearer token")
-        token = authorization.removeprefix(_BEARER).strip()
         if len(token) > TOKEN_LENGTH_MAX:
             raise CredentialsInvalid("a token of ours is shorter")
         try:
@@ -367,6 +377,9 @@ class Verifier:
                 self._keys_asked_at = self._clock.monotonic()
 
     async def _service_account(self, token: str) -> Principal:
+        """Ask who holds a token, at most once a second; one that cannot exist is refused without asking."""
+        if not opaque_tokens.is_well_formed(token, SERVICE_ACCOUNT_PREFIX):
+            raise CredentialsInvalid("not a service account token")
         now = self._clock.monotonic()
         cached = self._service_accounts.get(token)
         if cached is None or now - cached[0] >= SERVICE_ACCOUNT_CACHE_SECONDS:

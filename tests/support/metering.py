@@ -11,6 +11,7 @@ from tollway.options.v1 import access_pb2
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, PrincipalKind, Verifier
+from tests.support.machine_tokens import machine_token
 from tests.support.processes import PROCESS_KEYS
 
 IDS = RandomIds()
@@ -18,7 +19,7 @@ ORGANIZATION = uuid.UUID("01900000-0000-7000-8000-00000000000a")
 OTHER_ORGANIZATION = uuid.UUID("01900000-0000-7000-8000-00000000000b")
 API_KEY = uuid.UUID("01900000-0000-7000-8000-0000000000aa")
 OPERATOR = uuid.UUID("01900000-0000-7000-8000-0000000000cc")
-ADMIN_TOKEN, SUPPORT_TOKEN, OWNER_TOKEN = "tw_sa_admin", "tw_sa_support", "tw_sa_owner"
+ADMIN_TOKEN, SUPPORT_TOKEN, OWNER_TOKEN = map(machine_token, ("admin", "support", "owner"))
 
 
 def _account(organization_id: uuid.UUID, *platform_roles: access_pb2.PlatformRole.ValueType) -> Principal:

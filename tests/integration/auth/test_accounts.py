@@ -21,6 +21,7 @@ from mesh.rpc.tokens import read_jwks, read_session_token
 from services.auth import passwords
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import PASSWORD, PEPPER, SeededOrganization, seed_organization
+from tests.support.machine_tokens import machine_token
 from tests.support.processes import process_tokens
 
 
@@ -96,7 +97,7 @@ async def test_signing_in_to_a_strangers_organization_is_not_found(auth: Any, ac
 
 
 async def seed_service_account(auth: Any, organization_id: UUID, *, expires_in: timedelta) -> str:
-    token = f"tw_sa_{RandomIds().uuid7().hex}"
+    token = machine_token(RandomIds().uuid7().hex)
     connection = await asyncpg.connect(auth.database.dsn("auth_system"))
     try:
         await connection.execute(

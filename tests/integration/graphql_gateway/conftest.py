@@ -41,6 +41,7 @@ from mesh.rpc.client import Clients
 from mesh.rpc.errors import FailedPrecondition, NotFound, Unauthenticated, Violations
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
+from tests.support.machine_tokens import machine_token
 from tests.support.processes import PROCESS_KEYS, process_fields
 
 ACME = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -48,7 +49,7 @@ OTHER = UUID("01890a5d-ac96-774b-bcce-b302099a8058")
 OWNER = UUID("01890a5d-ac96-774b-bcce-b302099a8059")
 MEMBER = UUID("01890a5d-ac96-774b-bcce-b302099a8060")
 SERVICE_ACCOUNT = UUID("01890a5d-ac96-774b-bcce-b302099a8061")
-SERVICE_ACCOUNT_TOKEN = "tw_sa_" + "ab" * 32
+SERVICE_ACCOUNT_TOKEN = machine_token("gateway")
 PASSWORD = "correct horse battery staple"
 KEYS = tuple(UUID(int=ACME.int + 100 + number) for number in range(5))
 CREATE_SECONDS = 1_760_000_000

@@ -24,6 +24,7 @@ from graphql_gateway.graph.rpcs import FIELDS
 from mesh import observability
 from mesh.clock import ManualClock
 from tests.integration.graphql_gateway.conftest import ACME, OTHER, PASSWORD, Backend, RunningGateway, StartGateway
+from tests.support.machine_tokens import machine_token
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESPONSE_TYPE = "application/graphql-response+json"
@@ -178,7 +179,7 @@ async def test_an_organization_that_asks_too_much_is_limited_through_all_its_peo
     gateway = await start_gateway(backend.address, gateway_organization_per_minute=1)
     path = f"/api/v1/organizations/{ACME}"
     assert (await gateway.rest("GET", path, token=backend.token()))[0] == 200
-    status, body, _ = await gateway.rest("GET", path, token="tw_sa_" + "ab" * 32)
+    status, body, _ = await gateway.rest("GET", path, token=machine_token("gateway"))
     assert (status, body["error"]["details"]["metadata"]) == (429, {"limited_by": "organization"})
 
 

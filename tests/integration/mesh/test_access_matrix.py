@@ -23,6 +23,7 @@ from mesh.rpc.access import Principal, PrincipalKind, Verifier, read_rule
 from mesh.rpc.errors import from_grpc
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
+from tests.support.machine_tokens import machine_token
 from tests.support.processes import NAMES, PROCESS_KEYS, process_tokens
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
@@ -120,18 +121,18 @@ def signer():
 async def reached(signer):
     handler = Reached()
     accounts = {
-        f"tw_sa_{name}": Principal(
-            kind=PrincipalKind.SERVICE_ACCOUNT, subject="sa", organization_id=OWN, role=role, token=f"tw_sa_{name}"
+        machine_token(name): Principal(
+            kind=PrincipalKind.SERVICE_ACCOUNT, subject="sa", organization_id=OWN, role=role, token=machine_token(name)
         )
         for name, role in ROLES.items()
     } | {
-        f"tw_sa_platform_{name}": Principal(
+        machine_token(f"platform {name}"): Principal(
             kind=PrincipalKind.SERVICE_ACCOUNT,
             subject="sa",
             organization_id=OTHER,
             role=access_pb2.ROLE_MEMBER,
             platform_roles=(role,),
-            token=f"tw_sa_platform_{name}",
+            token=machine_token(f"platform {name}"),
         )
         for name, role in PLATFORM.items()
     }
@@ -215,7 +216,7 @@ def callers(access, signer):
         token, _ = signer.issue(person_id=UUID(int=9), organization_id=OWN, role=role)
         for who, bearer, kind in (
             (role, token, access_pb2.CALLER_PERSON),
-            (f"service account {role}", f"tw_sa_{role}", access_pb2.CALLER_SERVICE_ACCOUNT),
+            (f"service account {role}", machine_token(role), access_pb2.CALLER_SERVICE_ACCOUNT),
         ):
             due = expected(access, kind=kind, role=role, same_tenant=tenant == OWN)
             yield f"{who} to {tenant}", f"Bearer {bearer}", tenant, due
@@ -224,7 +225,7 @@ def callers(access, signer):
         token, _ = signer.issue(person_id=UUID(int=9), organization_id=OTHER, role="member", platform_roles=[role])
         for who, bearer, kind in (
             (role, token, access_pb2.CALLER_PERSON),
-            (f"service account {role}", f"tw_sa_platform_{role}", access_pb2.CALLER_SERVICE_ACCOUNT),
+            (f"service account {role}", machine_token(f"platform {role}"), access_pb2.CALLER_SERVICE_ACCOUNT),
         ):
             due = expected(access, kind=kind, role="member", platform_role=role, same_tenant=tenant == OTHER)
             yield f"platform {who} to {tenant}", f"Bearer {bearer}", tenant, due

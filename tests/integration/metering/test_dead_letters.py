@@ -24,6 +24,7 @@ from services.metering.ingest import Ingester
 from services.metering.jobs import Jobs
 from services.metering.model import IngestBatch, Source
 from tests.integration.metering.conftest import Running
+from tests.support.machine_tokens import machine_token
 from tests.support.metering import ADMIN_TOKEN, IDS, OPERATOR, ORGANIZATION, OWNER_TOKEN, SUPPORT_TOKEN, payload
 
 JOURNAL = Source(name="journal:test", partition=0)
@@ -186,7 +187,7 @@ async def test_a_journal_told_to_be_too_old_is_counted_when_an_operator_says_so(
         (OWNER_TOKEN, ORGANIZATION, grpc.StatusCode.PERMISSION_DENIED),
         (OWNER_TOKEN, OPERATOR, grpc.StatusCode.NOT_FOUND),
         (SUPPORT_TOKEN, OPERATOR, grpc.StatusCode.PERMISSION_DENIED),
-        ("tw_sa_stranger", OPERATOR, grpc.StatusCode.UNAUTHENTICATED),
+        (machine_token("stranger"), OPERATOR, grpc.StatusCode.UNAUTHENTICATED),
     ],
 )
 async def test_only_the_operators_admins_decide(

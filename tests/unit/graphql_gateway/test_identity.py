@@ -65,6 +65,7 @@ async def test_wrong_credentials_and_credentials_that_cannot_be_checked_differ(m
     assert await identify(Reader(VerifierUnavailable()), session) is UNCHECKED
     assert await identify(Reader(None), session) is UNCHECKED
     assert await identify(Reader(VerifierUnavailable()), "Bearer tw_sa_1") is UNCHECKED
+    assert await identify(Reader(VerifierUnavailable()), "bearer tw_sa_1") is UNCHECKED
 
 
 @pytest.mark.parametrize(

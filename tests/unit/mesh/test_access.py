@@ -16,9 +16,11 @@ from mesh.rpc.access import Principal, PrincipalKind
 from mesh.rpc.client import service_config
 from mesh.rpc.errors import InvalidFields, Unavailable
 from mesh.rpc.tokens import SESSION_SECONDS, SessionSigner
+from tests.support.machine_tokens import machine_token
 from tests.support.processes import PROCESS_KEYS
 
 OWN, OTHER = UUID(int=1), UUID(int=2)
+MACHINE = machine_token("1")
 RULES = access.AccessRules(service.descriptor for service in SERVICES.values())
 LIST_KEYS = RULES.find("/tollway.auth.v1.AuthService/ListApiKeys")
 
@@ -211,17 +213,39 @@ async def test_an_expired_session_is_refused(verifier):
 
 
 async def test_a_service_account_is_asked_for_once_a_second(verifier, auth_side, clock):
-    auth_side.accounts["tw_sa_1"] = person()
+    auth_side.accounts[MACHINE] = person()
     for _ in range(3):
-        assert await verifier.principal("Bearer tw_sa_1") == person()
+        assert await verifier.principal(f"Bearer {MACHINE}") == person()
     assert auth_side.resolve_calls == 1
-    del auth_side.accounts["tw_sa_1"]
+    del auth_side.accounts[MACHINE]
     clock.advance(access.SERVICE_ACCOUNT_CACHE_SECONDS)
     with pytest.raises(access.CredentialsInvalid):
-        await verifier.principal("Bearer tw_sa_1")
+        await verifier.principal(f"Bearer {MACHINE}")
 
 
-@pytest.mark.parametrize("authorization", ["Basic abc", "Bearer ", "Bearer x.y.z", "nonsense"])
+async def test_a_token_that_cannot_exist_is_refused_without_asking(verifier, auth_side):
+    for wrong in (
+        MACHINE[:-1],
+        MACHINE.upper(),
+        MACHINE[:-1] + ("0" if MACHINE[-1] != "0" else "1"),
+        "tw_sa_1",
+        "tw_sa_ü",
+    ):
+        auth_side.accounts[wrong] = person()
+        with pytest.raises(access.CredentialsInvalid):
+            await verifier.principal(f"Bearer {wrong}")
+    assert auth_side.resolve_calls == 0
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+async def test_the_schemes_case_does_not_matter(verifier, auth_side, scheme):
+    auth_side.accounts[MACHINE] = person()
+    assert await verifier.principal(f"{scheme} {MACHINE}") == person()
+    token, _ = auth_side.signer.issue(person_id=UUID(int=9), organization_id=OWN, role="admin")
+    assert (await verifier.principal(f"{scheme} {token}")).subject == str(UUID(int=9))
+
+
+@pytest.mark.parametrize("authorization", ["Basic abc", "Bearer ", "Bearer", "Bearer x.y.z", "nonsense", "Bearerx.y.z"])
 async def test_other_credentials_are_refused(verifier, authorization):
     with pytest.raises(access.CredentialsInvalid):
         await verifier.principal(authorization)
@@ -241,7 +265,7 @@ async def test_auth_away_is_unavailable_not_refused(clock):
     token, _ = SessionSigner(seed=bytes(32), clock=clock, ids=SequenceIds()).issue(
         person_id=OWN, organization_id=OWN, role="owner"
     )
-    for authorization in (f"Bearer {token}", "Bearer tw_sa_1"):
+    for authorization in (f"Bearer {token}", f"Bearer {MACHINE}"):
         with pytest.raises(access.VerifierUnavailable):
             await verifier.principal(authorization)
 
