@@ -117,7 +117,7 @@ async def test_failures_come_in_the_envelope_with_the_services_reason(
         ("GET", "/api/v1/organizations/%zz", 404, None),
         ("GET", "/", 404, None),
         ("POST", "/api/v1/plans", 405, "GET, HEAD"),
-        ("DELETE", f"{HOME}/api-keys", 405, "GET, HEAD, POST"),
+        ("DELETE", f"{HOME}/api-keys", 405, "GET, HEAD, PATCH, POST"),
         ("GET", f"{HOME}/api-keys/1:revoke", 405, "POST"),
         ("GET", f"{HOME}/api-keys/1:renew", 404, None),
     ],
