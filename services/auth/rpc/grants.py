@@ -41,7 +41,7 @@ class GrantRpcs:
 
     async def WatchKeys(self, request: pb.WatchKeysRequest, context: Any) -> AsyncIterator[pb.WatchKeysResponse]:
         """Stream a snapshot of keys and then every change."""
-        async for grants, snapshot_complete in self._key_changes.watch(snapshot_keys_max=request.snapshot_keys_max):
+        async for grants, snapshot_complete in self._key_changes.watch(size_max=request.snapshot_keys_max):
             yield to_watch_response(grants, snapshot_complete=snapshot_complete)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
 from mesh.rpc.errors import from_grpc
-from services.auth import key_changes as module
+from services.auth import change_streams, key_changes
 from tests.support.accounts import seed_key, seed_organization
 
 EDGE = "edge_proxy"
@@ -151,7 +151,7 @@ async def test_every_change_raises_the_version_of_a_grant_and_traffic_does_not(a
 
 
 async def test_a_stream_without_changes_shows_that_it_lives(auth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(change_streams, "HEARTBEAT_SECONDS", 0.02)
     call, first = await watch(auth)
     await read_snapshot(call, first)
     for _ in range(3):
@@ -162,15 +162,15 @@ async def test_a_stream_without_changes_shows_that_it_lives(auth: Any, monkeypat
 async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
     auth: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(change_streams, "HEARTBEAT_SECONDS", 0.02)
     (await watch(auth))[0].cancel()
-    enough, take_snapshot = asyncio.Event(), module.store.keys.take_snapshot
+    enough, take_snapshot = asyncio.Event(), key_changes.store.keys.take_snapshot
 
     async def take_slowly(*args: Any, **kwargs: Any) -> Any:
         await enough.wait()
         return await take_snapshot(*args, **kwargs)
 
-    monkeypatch.setattr(module.store.keys, "take_snapshot", take_slowly)
+    monkeypatch.setattr(key_changes.store.keys, "take_snapshot", take_slowly)
     call, first = await watch(auth)
     assert (first, await asyncio.wait_for(call.read(), 30)) == (pb.WatchKeysResponse(),) * 2
     enough.set()
@@ -181,13 +181,13 @@ async def test_a_stream_shows_that_it_lives_while_its_snapshot_is_read(
 async def test_a_stream_that_is_closed_while_its_snapshot_is_read_says_so(
     auth: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(change_streams, "HEARTBEAT_SECONDS", 0.02)
     (await watch(auth))[0].cancel()
 
     async def never(*_values: Any, **_fields: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module.store.keys, "take_snapshot", never)
+    monkeypatch.setattr(key_changes.store.keys, "take_snapshot", never)
     call, _ = await watch(auth)
     auth.key_changes._close_all("test")
 
@@ -238,14 +238,14 @@ async def test_changes_during_the_snapshot_are_not_lost(auth: Any, monkeypatch: 
     owner = await seed_organization(dsn)
     api_key_id, digest = await seed_key(dsn, owner.organization_id, owner.owner_id)
     (await watch(auth))[0].cancel()
-    take_snapshot = module.store.keys.take_snapshot
+    take_snapshot = key_changes.store.keys.take_snapshot
 
     async def take_then_change(*args: Any, **kwargs: Any) -> Any:
         taken = await take_snapshot(*args, **kwargs)
         await execute(auth, "UPDATE api_keys SET revoke_time = now() WHERE api_key_id = $1", api_key_id)
         return taken
 
-    monkeypatch.setattr(module.store.keys, "take_snapshot", take_then_change)
+    monkeypatch.setattr(key_changes.store.keys, "take_snapshot", take_then_change)
     call, first = await watch(auth)
     assert [grant.state for grant in await read_snapshot(call, first)] == [pb.KEY_STATE_ACTIVE]
     assert await changes_until(call, pb.KEY_STATE_REVOKED) == {digest}

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from services.auth import key_changes
+from services.auth import change_streams
+from services.auth.change_streams import ChangeStream, messages
 from services.auth.errors import KeyWatchUnavailable
-from services.auth.key_changes import KeyStream, chunks
+
+
+def new_stream() -> Any:
+    return ChangeStream("test", KeyWatchUnavailable)
 
 
 async def test_changes_come_in_order() -> None:
-    stream: Any = KeyStream()
+    stream = new_stream()
     for number in range(3):
         stream.put((number,))
     changes = stream.changes()
@@ -21,8 +25,8 @@ async def test_changes_come_in_order() -> None:
 
 
 async def test_a_slow_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_changes, "CHANGES_QUEUED_PER_STREAM_MAX", 2)
-    stream: Any = KeyStream()
+    monkeypatch.setattr(change_streams, "CHANGES_QUEUED_PER_STREAM_MAX", 2)
+    stream = new_stream()
     for number in range(3):
         stream.put((number,))
     with pytest.raises(KeyWatchUnavailable):
@@ -31,15 +35,15 @@ async def test_a_slow_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_closed_stream_ends_while_it_waits() -> None:
-    stream = KeyStream()
+    stream = new_stream()
     changes = stream.changes()
     stream.close("test")
     with pytest.raises(KeyWatchUnavailable):
         await anext(changes)
 
 
-def test_grants_are_cut_into_bounded_messages() -> None:
-    grants: Any = list(range(key_changes.GRANTS_PER_MESSAGE_MAX * 2 + 1))
-    parts = chunks(grants)
-    assert [len(part) for part in parts] == [key_changes.GRANTS_PER_MESSAGE_MAX] * 2 + [1]
-    assert [grant for part in parts for grant in part] == grants
+def test_changes_are_cut_into_bounded_messages() -> None:
+    changes = list(range(change_streams.CHANGES_PER_MESSAGE_MAX * 2 + 1))
+    parts = messages(changes)
+    assert [len(part) for part in parts] == [change_streams.CHANGES_PER_MESSAGE_MAX] * 2 + [1]
+    assert [change for part in parts for change in part] == changes
