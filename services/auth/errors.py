@@ -32,6 +32,14 @@ class OrganizationNotFound(NotFound):
     """There is no such organization."""
 
 
+class OrganizationSuspended(PermissionDenied):
+    """This organization is suspended: it can be looked at and paid for, and nothing new comes into being in it."""
+
+
+class OrganizationRestricted(FailedPrecondition):
+    """An invoice is overdue: until it is paid there are no new API keys, members or service accounts."""
+
+
 class ApiKeyNotFound(NotFound):
     """There is no such API key."""
 

@@ -15,6 +15,7 @@ class OrganizationState(Enum):
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
+    DELETED = "deleted"
 
 
 class Role(Enum):
@@ -42,7 +43,7 @@ class KeyState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """A tenant and paying customer."""
+    """A tenant and paying customer. Its state is what holds, whoever suspended it."""
 
     organization_id: UUID
     name: str
@@ -54,6 +55,20 @@ class Organization:
     time_zone: str
     metadata: Mapping[str, str]
     create_time: datetime
+    plan_id: str = ""
+    restricted: bool = False
+    suspend_reason: str = ""
+    delete_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What billing says of an organization."""
+
+    plan_id: str
+    restricted: bool
+    suspended: bool
+    state_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.mail import Mail
+from services.auth.organization_states import OrganizationStates
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
@@ -89,9 +90,10 @@ def build(
     denials = Denials(db=db, clock=clock, ids=ids)
     sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, clock=clock)
     key_changes = KeyChanges(db=db, clock=clock)
+    idempotency = Idempotency(box=box, clock=clock)
     keys = ApiKeys(
         db=db,
-        idempotency=Idempotency(box=box, clock=clock),
+        idempotency=idempotency,
         limits=limits,
         pepper=Pepper(version=newest, value=secret.peppers[newest]),
         audit=audit,
@@ -101,6 +103,7 @@ def build(
     )
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
+        organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         keys=keys,
         sessions=sessions,
         denials=denials,

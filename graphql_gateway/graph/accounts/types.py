@@ -51,6 +51,7 @@ class OrganizationState(Enum):
 
     ACTIVE = auth.ORGANIZATION_STATE_ACTIVE
     SUSPENDED = auth.ORGANIZATION_STATE_SUSPENDED
+    DELETED = auth.ORGANIZATION_STATE_DELETED
 
 
 @strawberry.enum(description="Whether a key's requests are billed: LIVE, or metered apart and never billed: TEST.")
@@ -75,6 +76,11 @@ class Organization(Node):
     time_zone: str = strawberry.field(description="IANA name.")
     metadata: JSON = strawberry.field(description="Free-form pairs of the operator.")
     create_time: datetime
+    plan_id: str | None = strawberry.field(description="The plan in force; null before billing said anything.")
+    restricted: bool = strawberry.field(
+        description="Whether an invoice is overdue: no new keys, members or service accounts."
+    )
+    suspend_reason: str | None = strawberry.field(description="Why it is suspended; null while it is not.")
 
     @classmethod
     def from_proto(cls, proto: auth.Organization) -> Organization:
@@ -91,6 +97,9 @@ class Organization(Node):
             time_zone=proto.time_zone,
             metadata=cast("JSON", dict(proto.metadata)),
             create_time=from_timestamp(proto.create_time),
+            plan_id=proto.plan_id or None,
+            restricted=proto.restricted,
+            suspend_reason=proto.suspend_reason or None,
         )
 
 

@@ -10,6 +10,7 @@ from mesh.rpc.process_tokens import ProcessKeys
 from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
+from services.auth.organization_states import OrganizationStates
 from services.auth.rpc.api_keys import ApiKeyRpcs
 from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
@@ -26,6 +27,7 @@ class AuthHandler(
 
     Args:
         accounts: Organizations, look-ups of keys and service accounts, audit.
+        organization_states: States of organizations.
         keys: Creating, listing and revoking API keys.
         sessions: Signing in.
         denials: Is told of denied calls.
@@ -39,6 +41,7 @@ class AuthHandler(
         self,
         *,
         accounts: Accounts,
+        organization_states: OrganizationStates,
         keys: ApiKeys,
         sessions: Sessions,
         denials: Denials,
@@ -49,6 +52,6 @@ class AuthHandler(
     ) -> None:
         ApiKeyRpcs.__init__(self, keys, page_tokens, clock)
         GrantRpcs.__init__(self, accounts, key_changes)
-        OrganizationRpcs.__init__(self, accounts)
+        OrganizationRpcs.__init__(self, accounts, organization_states)
         SessionRpcs.__init__(self, sessions, accounts, process_keys)
         AuditRpcs.__init__(self, accounts, denials, page_tokens, process_keys)

@@ -143,9 +143,10 @@ def _grants(rows: Sequence[Any]) -> list[KeyGrant]:
 
 
 def _key_state(row: Any) -> KeyState:
-    if row["revoke_time"] is not None:
+    organization_state = OrganizationState(row["organization_state"])
+    if row["revoke_time"] is not None or organization_state is OrganizationState.DELETED:
         return KeyState.REVOKED
-    if OrganizationState(row["organization_state"]) is OrganizationState.SUSPENDED:
+    if organization_state is OrganizationState.SUSPENDED:
         return KeyState.ORGANIZATION_SUSPENDED
     return KeyState.ACTIVE
 

@@ -1,7 +1,7 @@
 -- name: select_grants_by_digest
 -- The edge's question: one index look-up per digest, all of them in one round trip.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
+       k.revoke_time, o.effective_state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.digest = ANY($1::bytea[])
@@ -9,7 +9,7 @@ WHERE k.digest = ANY($1::bytea[])
 -- name: select_grants_by_key
 -- Keys that a notice named.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
+       k.revoke_time, o.effective_state AS organization_state, k.version + o.version AS version
 FROM unnest($1::uuid[], $2::uuid[]) AS changed (organization_id, api_key_id)
 JOIN api_keys AS k ON k.organization_id = changed.organization_id AND k.api_key_id = changed.api_key_id
 JOIN organizations AS o ON o.organization_id = k.organization_id
@@ -17,7 +17,7 @@ JOIN organizations AS o ON o.organization_id = k.organization_id
 -- name: select_grants_by_organization
 -- An organization was suspended or restored: the state of all its keys is another one now.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
+       k.revoke_time, o.effective_state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.organization_id = ANY($1::uuid[]) AND k.revoke_time IS NULL
@@ -25,7 +25,7 @@ WHERE k.organization_id = ANY($1::uuid[]) AND k.revoke_time IS NULL
 -- name: select_snapshot
 -- Keys that can serve a request, the busiest first. A key that is left out is asked for when it is shown.
 SELECT k.digest, k.api_key_id, k.organization_id, k.mode, k.scopes, k.allowed_ips, k.external_subject, k.expire_time,
-       k.revoke_time, o.state AS organization_state, k.version + o.version AS version
+       k.revoke_time, o.effective_state AS organization_state, k.version + o.version AS version
 FROM api_keys AS k
 JOIN organizations AS o ON o.organization_id = k.organization_id
 WHERE k.revoke_time IS NULL AND (k.expire_time IS NULL OR k.expire_time > $2)

@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from mesh.database.connection import Connection
 from mesh.database.sql import load
-from services.auth.model import Organization, OrganizationState
+from services.auth.model import Organization, OrganizationState, Standing
 
 QUERIES: Final = load(__package__, "organizations.sql")
+UNPAID: Final = "An invoice has not been paid for too long."
 
 
 async def find(tx: Connection, organization_id: UUID) -> Organization | None:
     """Return an organization."""
     row = await tx.fetchrow(QUERIES["select_organization"], organization_id)
-    if row is None:
-        return None
+    return _organization(row) if row else None
+
+
+async def lock_standing(tx: Connection, organization_id: UUID) -> None:
+    """Keep others from adding to an organization and from changing its state until the transaction ends."""
+    await tx.execute(QUERIES["lock_standing"], organization_id)
+
+
+async def hold_standing(tx: Connection, organization_id: UUID) -> None:
+    """Keep others from changing an organization's state until the transaction ends."""
+    await tx.execute(QUERIES["hold_standing"], organization_id)
+
+
+async def find_standing(tx: Connection, organization_id: UUID) -> Standing | None:
+    """Return what billing says of an organization."""
+    row = await tx.fetchrow(QUERIES["select_standing"], organization_id)
+    return Standing(**row) if row else None
+
+
+async def update_standing(tx: Connection, organization_id: UUID, standing: Standing) -> None:
+    """Note what billing says of an organization."""
+    values = (standing.plan_id, standing.restricted, standing.suspended, standing.state_version)
+    await tx.execute(QUERIES["update_standing"], organization_id, *values)
+
+
+def _organization(row: Any) -> Organization:
+    state = OrganizationState(row["state"])
+    suspend_reason = row["suspend_reason"] or (UNPAID if row["suspended"] else "")
     return Organization(
         organization_id=row["organization_id"],
         name=row["name"],
-        state=OrganizationState(row["state"]),
+        state=state,
         external_id=row["external_id"] or "",
         contact_email=row["contact_email"],
         billing_email=row["billing_email"],
@@ -29,4 +56,8 @@ async def find(tx: Connection, organization_id: UUID) -> Organization | None:
         time_zone=row["time_zone"],
         metadata={key: str(value) for key, value in json.loads(row["metadata"]).items()},
         create_time=row["create_time"],
+        plan_id=row["plan_id"],
+        restricted=row["restricted"],
+        suspend_reason=suspend_reason if state is OrganizationState.SUSPENDED else "",
+        delete_time=row["delete_time"],
     )

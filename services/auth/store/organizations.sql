@@ -1,5 +1,19 @@
 -- name: select_organization
-SELECT organization_id, name, state, external_id, contact_email, billing_email, currency_code, time_zone, metadata,
-       create_time
+SELECT organization_id, name, effective_state AS state, external_id, contact_email, billing_email, currency_code,
+       time_zone, metadata, create_time, plan_id, restricted, suspended, suspend_reason, delete_time
 FROM organizations
 WHERE organization_id = $1
+
+-- name: lock_standing
+-- Whoever changes an organization's state. The row would do, but the tenant role may not lock it.
+SELECT pg_advisory_xact_lock(hashtextextended('auth.organization ' || $1::uuid::text, 0))
+
+-- name: hold_standing
+-- Whoever adds something to an organization, beside others who do.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('auth.organization ' || $1::uuid::text, 0))
+
+-- name: select_standing
+SELECT plan_id, restricted, suspended, state_version FROM organizations WHERE organization_id = $1
+
+-- name: update_standing
+UPDATE organizations SET plan_id = $2, restricted = $3, suspended = $4, state_version = $5 WHERE organization_id = $1
