@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from mesh.clock import Clock
 from mesh.database.pools import Database
 from mesh.rpc.tokens import SessionSigner
 from services.auth import store
@@ -24,20 +23,26 @@ class Sessions:
         signer: Signs tokens.
         denials: Is told of refused sign-ins.
         audit: Is told of sign-ins.
-        clock: Time for throttles.
+        passwords: Verifies.
+        throttle: Counts wrong passwords.
     """
 
-    def __init__(self, *, db: Database, signer: SessionSigner, denials: Denials, audit: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        signer: SessionSigner,
+        denials: Denials,
+        audit: AuditLog,
+        passwords: Passwords,
+        throttle: SignInThrottle,
+    ) -> None:
         self._db = db
         self._signer = signer
         self._denials = denials
         self._audit = audit
-        self._passwords = Passwords()
-        self._throttle = SignInThrottle(clock=clock)
-
-    async def close(self) -> None:
-        """Let the threads that verify passwords end."""
-        self._passwords.close()
+        self._passwords = passwords
+        self._throttle = throttle
 
     def jwks_json(self) -> str:
         """Return the public keys that sessions are verified with."""

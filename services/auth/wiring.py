@@ -18,15 +18,21 @@ from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.denials import Denials
+from services.auth.email_requests import EmailRequests
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.mail import Mail
+from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
+from services.auth.passwords import Passwords
+from services.auth.people import People
+from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
+from services.auth.throttle import SignInThrottle
 
 AUDIENCE = "auth"
 
@@ -56,6 +62,7 @@ class Auth:
     verifier: Verifier
     signer: SessionSigner
     sessions: Sessions
+    passwords: Passwords
     mail: Mail
     denials: Denials
     key_changes: KeyChanges
@@ -88,7 +95,10 @@ def build(
     box = SecretBox(secret.data_keys)
     signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
     denials = Denials(db=db, clock=clock, ids=ids)
-    sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, clock=clock)
+    passwords = Passwords()
+    throttle = SignInThrottle(clock=clock)
+    sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, passwords=passwords, throttle=throttle)
+    tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
     key_changes = KeyChanges(db=db, clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
     keys = ApiKeys(
@@ -106,6 +116,17 @@ def build(
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         keys=keys,
         sessions=sessions,
+        registrations=Registrations(
+            db=db,
+            passwords=passwords,
+            throttle=throttle,
+            requests=EmailRequests(clock=clock),
+            tokens=tokens,
+            audit=audit,
+            clock=clock,
+            ids=ids,
+        ),
+        people=People(db=db, audit=audit),
         denials=denials,
         key_changes=key_changes,
         page_tokens=PageTokens(secret.page_token_key),
@@ -117,6 +138,7 @@ def build(
         verifier=_verifier(process_keys, accounts, sessions, clock),
         signer=signer,
         sessions=sessions,
+        passwords=passwords,
         mail=Mail(box=box, ids=ids, dashboard_url=dashboard_url),
         denials=denials,
         key_changes=key_changes,

@@ -11,17 +11,26 @@ from services.auth.denials import Denials
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
 from services.auth.organization_states import OrganizationStates
+from services.auth.people import People
+from services.auth.registrations import Registrations
 from services.auth.rpc.api_keys import ApiKeyRpcs
 from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
+from services.auth.rpc.people import PeopleRpcs
 from services.auth.rpc.sessions import SessionRpcs
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
 
 class AuthHandler(
-    ApiKeyRpcs, GrantRpcs, OrganizationRpcs, SessionRpcs, AuditRpcs, auth_service_pb2_grpc.AuthServiceServicer
+    ApiKeyRpcs,
+    GrantRpcs,
+    OrganizationRpcs,
+    PeopleRpcs,
+    SessionRpcs,
+    AuditRpcs,
+    auth_service_pb2_grpc.AuthServiceServicer,
 ):
     """Handles the RPCs of `AuthService`.
 
@@ -30,6 +39,8 @@ class AuthHandler(
         organization_states: States of organizations.
         keys: Creating, listing and revoking API keys.
         sessions: Signing in.
+        registrations: Registering.
+        people: What people see and change of themselves.
         denials: Is told of denied calls.
         key_changes: Watching keys.
         page_tokens: Pages.
@@ -44,6 +55,8 @@ class AuthHandler(
         organization_states: OrganizationStates,
         keys: ApiKeys,
         sessions: Sessions,
+        registrations: Registrations,
+        people: People,
         denials: Denials,
         key_changes: KeyChanges,
         page_tokens: PageTokens,
@@ -53,5 +66,6 @@ class AuthHandler(
         ApiKeyRpcs.__init__(self, keys, page_tokens, clock)
         GrantRpcs.__init__(self, accounts, key_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
+        PeopleRpcs.__init__(self, registrations, people)
         SessionRpcs.__init__(self, sessions, accounts, process_keys)
         AuditRpcs.__init__(self, accounts, denials, page_tokens, process_keys)

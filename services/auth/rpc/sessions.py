@@ -12,14 +12,14 @@ from mesh.rpc.client_address import client_address
 from mesh.rpc.errors import Violations
 from mesh.rpc.process_tokens import ProcessKeys
 from services.auth.model import Role, ServiceAccount, Session
-from services.auth.passwords import PASSWORD_LENGTH_MAX
+from services.auth.password_rules import read_password
 from services.auth.rpc.fields import to_timestamp
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
 SERVICE: Final = "auth"
 EMAIL_LENGTH_MAX: Final = 254
-_ROLES: Final = {
+ROLES: Final = {
     Role.OWNER: access_pb2.ROLE_OWNER,
     Role.ADMIN: access_pb2.ROLE_ADMIN,
     Role.MEMBER: access_pb2.ROLE_MEMBER,
@@ -73,16 +73,12 @@ def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | Non
     violations.check(
         0 < len(request.email) <= EMAIL_LENGTH_MAX, "email", f"must have 1 to {EMAIL_LENGTH_MAX} characters"
     )
-    violations.check(
-        0 < len(request.password) <= PASSWORD_LENGTH_MAX,
-        "password",
-        f"must have 1 to {PASSWORD_LENGTH_MAX} characters",
-    )
+    password = read_password(violations, "password", request.password)
     organization_id = None
     if request.organization_id:
         organization_id = violations.read_uuid("organization_id", request.organization_id)
     violations.raise_if_any()
-    return request.email, request.password, organization_id
+    return request.email, password, organization_id
 
 
 def to_session(session: Session) -> pb.CreateSessionResponse:
@@ -92,7 +88,7 @@ def to_session(session: Session) -> pb.CreateSessionResponse:
         expire_time=to_timestamp(session.expire_time),
         organization_id=str(session.organization_id),
         person_id=str(session.person_id),
-        role=_ROLES[session.role],
+        role=ROLES[session.role],
     )
 
 
@@ -104,6 +100,6 @@ def to_service_account(account: ServiceAccount | None) -> pb.ResolveServiceAccou
         valid=True,
         service_account_id=str(account.service_account_id),
         organization_id=str(account.organization_id),
-        role=_ROLES[account.role],
+        role=ROLES[account.role],
         platform_roles=[_PLATFORM_ROLES[account.platform_role]] if account.platform_role else [],
     )
