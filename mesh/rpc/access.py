@@ -35,7 +35,13 @@ from mesh.rpc.process_tokens import (
     ProcessKeys,
     read_process_token,
 )
-from mesh.rpc.tokens import read_jwks, read_session_token
+from mesh.rpc.tokens import (
+    SESSION_TOKEN_TYPE,
+    read_jwks,
+    read_session_key_id,
+    read_session_token,
+    read_type,
+)
 
 SERVICE_ACCOUNT_CACHE_SECONDS: Final = 1.0
 SERVICE_ACCOUNT_CACHE_MAX: Final = 10_000
@@ -56,13 +62,18 @@ class PrincipalKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls. `subject` is a person's or service account's id, or a process's name."""
+    """Who calls. `subject` is a person's or service account's id, or a process's name.
+
+    People have a session, and the version of the membership that their role was read from.
+    """
 
     kind: PrincipalKind
     subject: str = ""
     organization_id: UUID | None = None
     role: access_pb2.Role.ValueType = access_pb2.ROLE_UNSPECIFIED
     platform_roles: tuple[access_pb2.PlatformRole.ValueType, ...] = ()
+    session_id: UUID | None = None
+    membership_version: int = 0
     token: str = field(default="", repr=False)
 
 
@@ -321,9 +332,12 @@ class Verifier:
         try:
             if token.startswith(SERVICE_ACCOUNT_PREFIX):
                 return await self._service_account(token)
-            if jwt.get_unverified_header(token).get("typ") == PROCESS_TOKEN_TYPE:
+            token_type = read_type(token)
+            if token_type == SESSION_TOKEN_TYPE:
+                return await self._session(token)
+            if token_type == PROCESS_TOKEN_TYPE:
                 return self._process(token)
-            return await self._session(token)
+            raise CredentialsInvalid(f"a token of another type: {token_type[:40]!r}")
         except (jwt.InvalidTokenError, KeyError, ValueError) as error:
             raise CredentialsInvalid(repr(error)) from error
 
@@ -343,17 +357,19 @@ class Verifier:
         return principal
 
     async def _session(self, token: str) -> Principal:
-        if jwt.get_unverified_header(token).get("kid") not in self._keys:
+        if read_session_key_id(token) not in self._keys:
             await self._refetch_keys()
-        claims = read_session_token(token, self._keys)
+        claims = read_session_token(token, self._keys, self._clock.now())
         return Principal(
             kind=PrincipalKind.PERSON,
-            subject=claims["sub"],
-            organization_id=UUID(claims["org"]),
-            role=access_pb2.Role.Value(f"ROLE_{claims['role'].upper()}"),
+            subject=str(claims.person_id),
+            organization_id=claims.organization_id,
+            role=access_pb2.Role.Value(f"ROLE_{claims.role.upper()}"),
             platform_roles=tuple(
-                access_pb2.PlatformRole.Value(f"PLATFORM_ROLE_{name.upper()}") for name in claims.get("prole", ())
+                access_pb2.PlatformRole.Value(f"PLATFORM_ROLE_{name.upper()}") for name in claims.platform_roles
             ),
+            session_id=claims.session_id,
+            membership_version=claims.membership_version,
             token=token,
         )
 

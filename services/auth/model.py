@@ -133,8 +133,14 @@ class Person:
     person_id: UUID
     email: str
     password_hash: str | None = field(repr=False)
-    credential_version: int = 1
-    """Counts changes of password and address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """How a person is written to."""
+
+    email: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,70 +149,64 @@ class Membership:
 
     organization_id: UUID
     role: Role
+    version: int
+    """Grows with every change of it, also when the person leaves and joins again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedMembership:
-    """A person's role in an organization, as they are shown it."""
+class RevokeReason(Enum):
+    """Why a session ended before its time."""
 
-    organization_id: UUID
-    organization_name: str
-    organization_state: OrganizationState
-    role: Role
-    join_time: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What a person is shown of themselves."""
-
-    person_id: UUID
-    email: str
-    name: str
-    second_factor: bool
-    create_time: datetime
-    memberships: tuple[NamedMembership, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRegistration:
-    """What somebody wants their account and its organization to be; checked by `rpc`."""
-
-    email: str
-    password: str = field(repr=False)
-    name: str
-    organization_name: str
-    currency_code: str
-    time_zone: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """A registration whose address is to be proved."""
-
-    registration_id: UUID
-    email: str
-    password_hash: str = field(repr=False)
-    name: str
-    organization_name: str
-    currency_code: str
-    time_zone: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
-    """What a registration became."""
-
-    person_id: UUID
-    organization_id: UUID
+    SIGNED_OUT = "signed_out"
+    SIGNED_OUT_EVERYWHERE = "signed_out_everywhere"
+    REFRESH_TOKEN_REUSED = "refresh_token_reused"  # noqa: S105 it names a reason
+    TOO_MANY = "too_many"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 it names a reason
+    PASSWORD_RESET = "password_reset"  # noqa: S105 it names a reason
+    EMAIL_CHANGED = "email_changed"
+    SECOND_FACTOR_CHANGED = "second_factor_changed"
+    MEMBERSHIP_ENDED = "membership_ended"
+    ORGANIZATION_DELETED = "organization_deleted"
+    PERSON_ERASED = "person_erased"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A signed session token and what it says."""
+    """A place where a person is signed in: one sign-in and all the tokens that came of it.
+
+    Attributes:
+        organization_id: Which of the person's organizations its tokens are for.
+        expire_time: When it ends unless its tokens are renewed.
+        end_time: When it ends however often they are.
+        address: The client's at the sign-in.
+        user_agent: What the client called itself there; may be empty.
+    """
+
+    session_id: UUID
+    person_id: UUID
+    organization_id: UUID
+    create_time: datetime
+    last_use_time: datetime
+    expire_time: datetime
+    end_time: datetime
+    address: str
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTokens:
+    """What a client gets when it signs in, and what the tokens say.
+
+    Attributes:
+        expire_time: From when on the access token is refused.
+        refresh_token: Renews the session, once; empty where the one that the client has stays good.
+        refresh_expire_time: From when on the session cannot be renewed.
+    """
 
     access_token: str = field(repr=False)
     expire_time: datetime
+    refresh_token: str = field(repr=False)
+    refresh_expire_time: datetime
+    session_id: UUID
     organization_id: UUID
     person_id: UUID
     role: Role

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from mesh.clock import Clock
 from mesh.database.pools import Database
-from mesh.rpc.tokens import SessionSigner
 from services.auth import store
-from services.auth.audit import AuditLog
 from services.auth.denials import Denials
-from services.auth.errors import MembershipMissing, OrganizationNotFound, SignInBusy, SignInRefused, SignInThrottled
-from services.auth.model import Membership, Person, Session
+from services.auth.errors import SignInBusy, SignInRefused, SignInThrottled
+from services.auth.families import SessionFamilies
+from services.auth.model import Person, SessionTokens
 from services.auth.passwords import Passwords
 from services.auth.throttle import Attempt, SignInThrottle
 
@@ -19,36 +19,24 @@ class Sessions:
     """Signs people in.
 
     Args:
-        db: People and memberships.
-        signer: Signs tokens.
+        db: People.
+        families: Opens sessions.
         denials: Is told of refused sign-ins.
-        audit: Is told of sign-ins.
-        passwords: Verifies.
-        throttle: Counts wrong passwords.
+        clock: Time for throttles.
     """
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        signer: SessionSigner,
-        denials: Denials,
-        audit: AuditLog,
-        passwords: Passwords,
-        throttle: SignInThrottle,
-    ) -> None:
+    def __init__(self, *, db: Database, families: SessionFamilies, denials: Denials, clock: Clock) -> None:
         self._db = db
-        self._signer = signer
+        self._families = families
         self._denials = denials
-        self._audit = audit
-        self._passwords = passwords
-        self._throttle = throttle
+        self._passwords = Passwords()
+        self._throttle = SignInThrottle(clock=clock)
 
-    def jwks_json(self) -> str:
-        """Return the public keys that sessions are verified with."""
-        return self._signer.jwks_json()
+    async def close(self) -> None:
+        """Let the threads that verify passwords end."""
+        self._passwords.close()
 
-    async def create(self, *, email: str, password: str, organization_id: UUID | None, address: str) -> Session:
+    async def create(self, *, email: str, password: str, organization_id: UUID | None, address: str) -> SessionTokens:
         """Sign a person in to one organization.
 
         Args:
@@ -103,40 +91,11 @@ class Sessions:
             # The next sign-in does it.
             return None
 
-    async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> Session:
+    async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> SessionTokens:
         async with self._db.system() as tx:
-            membership = _choose(await store.people.list_memberships(tx, person.person_id), organization_id)
-            platform_roles = await store.people.list_platform_roles(tx, person.person_id)
+            # Whoever changes the password ends all sessions, and this one must not come after that.
+            if await store.sessions.lock_person(tx, person.person_id) != person.password_hash:
+                raise SignInRefused
             if new_hash is not None:
                 await store.people.replace_password_hash(tx, person, new_hash)
-            access_token, expire_time = self._signer.issue(
-                person_id=person.person_id,
-                organization_id=membership.organization_id,
-                role=membership.role.value,
-                platform_roles=[role.removeprefix("platform_") for role in platform_roles],
-            )
-            await self._audit.note(
-                tx,
-                organization_id=membership.organization_id,
-                action="session.create",
-                resource=f"person/{person.person_id}",
-                actor=person.person_id,
-            )
-        return Session(
-            access_token=access_token,
-            expire_time=expire_time,
-            organization_id=membership.organization_id,
-            person_id=person.person_id,
-            role=membership.role,
-        )
-
-
-def _choose(memberships: list[Membership], organization_id: UUID | None) -> Membership:
-    if not memberships:
-        raise MembershipMissing
-    if organization_id is None:
-        return memberships[0]
-    for membership in memberships:
-        if membership.organization_id == organization_id:
-            return membership
-    raise OrganizationNotFound
+            return await self._families.open(tx, person.person_id, organization_id)

@@ -18,21 +18,17 @@ from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.denials import Denials
-from services.auth.email_requests import EmailRequests
+from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.mail import Mail
-from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
-from services.auth.passwords import Passwords
-from services.auth.people import People
-from services.auth.registrations import Registrations
+from services.auth.refresh_tokens import RefreshTokens
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
-from services.auth.throttle import SignInThrottle
 
 AUDIENCE = "auth"
 
@@ -62,7 +58,7 @@ class Auth:
     verifier: Verifier
     signer: SessionSigner
     sessions: Sessions
-    passwords: Passwords
+    families: SessionFamilies
     mail: Mail
     denials: Denials
     key_changes: KeyChanges
@@ -95,10 +91,17 @@ def build(
     box = SecretBox(secret.data_keys)
     signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
     denials = Denials(db=db, clock=clock, ids=ids)
-    passwords = Passwords()
-    throttle = SignInThrottle(clock=clock)
-    sessions = Sessions(db=db, signer=signer, denials=denials, audit=audit, passwords=passwords, throttle=throttle)
-    tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
+    mail = Mail(box=box, ids=ids, dashboard_url=dashboard_url)
+    families = SessionFamilies(
+        db=db,
+        signer=signer,
+        refresh_tokens=RefreshTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes),
+        audit=audit,
+        mail=mail,
+        clock=clock,
+        ids=ids,
+    )
+    sessions = Sessions(db=db, families=families, denials=denials, clock=clock)
     key_changes = KeyChanges(db=db, clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
     keys = ApiKeys(
@@ -116,17 +119,8 @@ def build(
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         keys=keys,
         sessions=sessions,
-        registrations=Registrations(
-            db=db,
-            passwords=passwords,
-            throttle=throttle,
-            requests=EmailRequests(clock=clock),
-            tokens=tokens,
-            audit=audit,
-            clock=clock,
-            ids=ids,
-        ),
-        people=People(db=db, audit=audit),
+        families=families,
+        signer=signer,
         denials=denials,
         key_changes=key_changes,
         page_tokens=PageTokens(secret.page_token_key),
@@ -135,21 +129,21 @@ def build(
     )
     return Auth(
         handler=handler,
-        verifier=_verifier(process_keys, accounts, sessions, clock),
+        verifier=_verifier(process_keys, accounts, signer, clock),
         signer=signer,
         sessions=sessions,
-        passwords=passwords,
-        mail=Mail(box=box, ids=ids, dashboard_url=dashboard_url),
+        families=families,
+        mail=mail,
         denials=denials,
         key_changes=key_changes,
     )
 
 
-def _verifier(process_keys: ProcessKeys, accounts: Accounts, sessions: Sessions, clock: Clock) -> Verifier:
+def _verifier(process_keys: ProcessKeys, accounts: Accounts, signer: SessionSigner, clock: Clock) -> Verifier:
     """Auth asks itself directly what the others ask it over the wire."""
 
     async def fetch_jwks() -> str:
-        return sessions.jwks_json()
+        return signer.jwks_json()
 
     async def resolve(token: str) -> Principal | None:
         answer = to_service_account(await accounts.resolve_service_account(token))

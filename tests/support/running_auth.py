@@ -17,12 +17,16 @@ from mesh.ids import RandomIds
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from services.auth.denials import Denials
+from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.wiring import Secrets, build
 from tests.support.accounts import DASHBOARD_URL, DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
 from tests.support.processes import PROCESS_KEYS, process_metadata
+
+# As new as a membership can be: who wants an older token signs in.
+NEWEST_VERSION = 2**53 - 1
 
 Metadata = list[tuple[str, str]]
 
@@ -35,12 +39,15 @@ class RunningAuth:
     db: Database
     key_changes: KeyChanges
     denials: Denials
+    families: SessionFamilies
 
     def process(self, name: str) -> Metadata:
         return process_metadata(name, "auth")
 
     def person(self, person_id: UUID, organization_id: UUID, role: str = "owner") -> Metadata:
-        token, _ = self.signer.issue(person_id=person_id, organization_id=organization_id, role=role)
+        token, _ = self.signer.issue(
+            person_id=person_id, organization_id=organization_id, role=role, membership_version=NEWEST_VERSION
+        )
         return [("authorization", f"Bearer {token}")]
 
 
@@ -89,11 +96,12 @@ async def running_auth(
             db=db,
             key_changes=auth.key_changes,
             denials=auth.denials,
+            families=auth.families,
         )
     finally:
         stopping.set()
         await channel.close()
         await server.stop(1.0)
         await background
-        await auth.passwords.close()
+        await auth.sessions.close()
         await db.close()

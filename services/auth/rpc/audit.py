@@ -17,9 +17,9 @@ from services.auth.audit import INSTALLATION
 from services.auth.denials import CALL, Denial, Denials
 from services.auth.model import AuditEntry
 from services.auth.rpc.fields import SUBJECT_LENGTH_MAX, check_text, read_time, to_timestamp
-from services.auth.rpc.sessions import SERVICE
 from services.auth.service import Accounts
 
+SERVICE: Final = "auth"
 AUDIT_ENTRIES_MAX: Final = 1_000
 
 

@@ -39,8 +39,9 @@ async def refusal(call: Any) -> ReceivedError:
 async def test_a_session_verifies_with_the_published_keys(auth: Any, acme: SeededOrganization) -> None:
     session = await auth.stub.CreateSession(pb.CreateSessionRequest(email=acme.email.upper(), password=PASSWORD))
     jwks = (await auth.stub.GetJwks(pb.GetJwksRequest())).jwks_json
-    claims = read_session_token(session.access_token, read_jwks(jwks))
-    assert (claims["sub"], claims["org"], claims["role"]) == (str(acme.owner_id), str(acme.organization_id), "owner")
+    claims = read_session_token(session.access_token, read_jwks(jwks), datetime.now(UTC))
+    assert (claims.person_id, claims.organization_id, claims.role) == (acme.owner_id, acme.organization_id, "owner")
+    assert str(claims.session_id) == session.session_id
     assert "d" not in json.loads(jwks)["keys"][0]
     assert (session.role, UUID(session.person_id)) == (access_pb2.ROLE_OWNER, acme.owner_id)
     organization = await auth.stub.GetOrganization(

@@ -77,7 +77,9 @@ class CreateSessionResponse(_message.Message):
     role: _access_pb2.Role.ValueType
     """The person's role there."""
     refresh_token: _builtins.str
-    """Renews the session with `RefreshSession`, once."""
+    """Renews the session with `RefreshSession`, once. Empty in the answer of `SwitchOrganization`: the one that the client
+    has stays good.
+    """
     session_id: _builtins.str
     """The session, UUID."""
     @_builtins.property
