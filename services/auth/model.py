@@ -238,3 +238,32 @@ class AuditEntry:
     request_id: str = ""
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which audit entries; what is empty does not filter. `action` may be all of a kind: `api_key.*`."""
+
+    actor: str = ""
+    action: str = ""
+    resource: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of action that is asked for as a whole; empty where one action or any is."""
+        return self.action.removesuffix(".*") if self.action.endswith(".*") else ""
+
+    @property
+    def exact_action(self) -> str:
+        """Return the one action that is asked for; empty where a kind or any is."""
+        return "" if self.kind else self.action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlace:
+    """Where an entry stands in the order of time."""
+
+    create_time: datetime
+    audit_entry_id: UUID

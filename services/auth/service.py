@@ -68,10 +68,3 @@ class Accounts:
             # In id order, so that two senders of the same entries cannot wait for each other.
             ordered = sorted(entries, key=lambda entry: (entry.organization_id, entry.audit_entry_id))
             return sum([await store.audit.append(tx, entry) for entry in ordered])
-
-    async def list_audit_entries(
-        self, organization_id: UUID, *, before_id: UUID | None, limit: int
-    ) -> list[AuditEntry]:
-        """Return an organization's audit log, newest first."""
-        async with self._db.read(organization_id) as tx:
-            return await store.audit.list_entries(tx, organization_id, before_id=before_id, limit=limit)

@@ -17,6 +17,7 @@ from mesh.rpc.process_tokens import ProcessKeys
 from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
+from services.auth.audit_reading import AuditReading
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
@@ -117,6 +118,7 @@ def build(
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
+        audit_reading=AuditReading(db=db, audit=audit, clock=clock),
         keys=keys,
         sessions=sessions,
         families=families,

@@ -8,6 +8,7 @@ from mesh.clock import Clock
 from mesh.pagination import PageTokens
 from mesh.rpc.process_tokens import ProcessKeys
 from mesh.rpc.tokens import SessionSigner
+from services.auth.audit_reading import AuditReading
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
@@ -30,6 +31,7 @@ class AuthHandler(
     Args:
         accounts: Organizations, look-ups of keys and service accounts, audit.
         organization_states: States of organizations.
+        audit_reading: Listing and exporting the audit log.
         keys: Creating, listing and revoking API keys.
         sessions: Signing in.
         families: What follows a sign-in.
@@ -46,6 +48,7 @@ class AuthHandler(
         *,
         accounts: Accounts,
         organization_states: OrganizationStates,
+        audit_reading: AuditReading,
         keys: ApiKeys,
         sessions: Sessions,
         families: SessionFamilies,
@@ -60,4 +63,4 @@ class AuthHandler(
         GrantRpcs.__init__(self, accounts, key_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
         SessionRpcs.__init__(self, sessions, families, accounts, signer)
-        AuditRpcs.__init__(self, accounts, denials, page_tokens, process_keys)
+        AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)

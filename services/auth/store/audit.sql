@@ -5,10 +5,102 @@ INSERT INTO audit_entries (organization_id, audit_entry_id, actor, actor_kind, a
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11::text::jsonb, $12::text::jsonb)
 ON CONFLICT DO NOTHING
 
--- name: select_audit_entries
+-- name: plan_for_these_values
+-- A plan for any values takes every organization for a small one, and then each index for as good as the other.
+SET LOCAL plan_cache_mode = force_custom_plan
+
+-- name: select_newest
+-- Keyset pages. A statement for each filter that may lead, as a plain comparison, so that it has its index.
 SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
        before, after
 FROM audit_entries
-WHERE organization_id = $1 AND ($2::uuid IS NULL OR audit_entry_id < $2)
-ORDER BY organization_id DESC, audit_entry_id DESC
-LIMIT $3
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) < ($4, $5)
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $6
+
+-- name: select_newest_by_resource
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) < ($4, $5) AND resource = $6
+    AND ($7::text IS NULL OR actor = $7) AND ($8::text IS NULL OR action = $8) AND ($9::text IS NULL OR action_kind = $9)
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $10
+
+-- name: select_newest_by_actor
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) < ($4, $5) AND actor = $6
+    AND ($7::text IS NULL OR action = $7) AND ($8::text IS NULL OR action_kind = $8)
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $9
+
+-- name: select_newest_by_action
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) < ($4, $5) AND action = $6
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $7
+
+-- name: select_newest_by_kind
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) < ($4, $5) AND action_kind = $6
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $7
+
+-- name: select_oldest
+-- As above, in the order in which it happened.
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) > ($4, $5)
+ORDER BY create_time ASC, audit_entry_id ASC
+LIMIT $6
+
+-- name: select_oldest_by_resource
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) > ($4, $5) AND resource = $6
+    AND ($7::text IS NULL OR actor = $7) AND ($8::text IS NULL OR action = $8) AND ($9::text IS NULL OR action_kind = $9)
+ORDER BY create_time ASC, audit_entry_id ASC
+LIMIT $10
+
+-- name: select_oldest_by_actor
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) > ($4, $5) AND actor = $6
+    AND ($7::text IS NULL OR action = $7) AND ($8::text IS NULL OR action_kind = $8)
+ORDER BY create_time ASC, audit_entry_id ASC
+LIMIT $9
+
+-- name: select_oldest_by_action
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) > ($4, $5) AND action = $6
+ORDER BY create_time ASC, audit_entry_id ASC
+LIMIT $7
+
+-- name: select_oldest_by_kind
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after
+FROM audit_entries
+WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
+    AND (create_time, audit_entry_id) > ($4, $5) AND action_kind = $6
+ORDER BY create_time ASC, audit_entry_id ASC
+LIMIT $7
