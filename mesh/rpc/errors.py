@@ -106,6 +106,12 @@ class NotFound(RpcError):
     grpc_code = grpc.StatusCode.NOT_FOUND
 
 
+class AlreadyExists(RpcError):
+    """There is such a thing already."""
+
+    grpc_code = grpc.StatusCode.ALREADY_EXISTS
+
+
 class FailedPrecondition(RpcError):
     """The state of things does not allow this."""
 

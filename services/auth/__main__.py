@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from tollway.auth.v1 import auth_service_pb2_grpc
 
 from contract.services import AUTH
@@ -9,11 +11,13 @@ from mesh.config import hex_key, versioned_keys
 from mesh.jobs import Daily, Worker
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
+from services.auth.account_mail import AccountMail
 from services.auth.clients import NotificationClient
 from services.auth.config import AuthSettings
 from services.auth.jobs import CLEAN_UP, AuthJobs
 from services.auth.key_limits import KeyLimits
 from services.auth.mail import Mail
+from services.auth.one_time import OneTimeTokens
 from services.auth.wiring import Secrets, build
 
 CLEAN_UP_HOUR = 3
@@ -39,7 +43,7 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
         verifier=auth.verifier,
         workers=[auth.key_changes.run, auth.denials.run],
         on_denied=auth.handler.note_denied,
-        close=[auth.sessions.close],
+        close=[auth.passwords.close],
     )
 
 
@@ -55,19 +59,21 @@ def secrets_of(settings: AuthSettings) -> Secrets:
 
 def work(context: ServiceContext[AuthSettings]) -> Role:
     """Wire the jobs."""
+    secret = secrets_of(context.settings)
+    mail = Mail(box=SecretBox(secret.data_keys), ids=context.ids, dashboard_url=context.settings.dashboard_url)
+    auth_jobs = AuthJobs(
+        db=context.db, notification=NotificationClient(context.clients), mail=mail, clock=context.clock
+    )
+    account_mail = AccountMail(
+        db=context.db,
+        mail=mail,
+        tokens=OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes),
+        clock=context.clock,
+    )
     worker = Worker(
         db=context.db,
         name=SPEC.name,
-        handlers=AuthJobs(
-            db=context.db,
-            notification=NotificationClient(context.clients),
-            mail=Mail(
-                box=SecretBox(secrets_of(context.settings).data_keys),
-                ids=context.ids,
-                dashboard_url=context.settings.dashboard_url,
-            ),
-            clock=context.clock,
-        ).handlers(),
+        handlers={**auth_jobs.handlers(), **account_mail.handlers()},
         clock=context.clock,
         ids=context.ids,
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],

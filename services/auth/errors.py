@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mesh.rpc.errors import (
+    AlreadyExists,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -22,6 +24,50 @@ class SignInThrottled(ResourceExhausted):
 
 class SignInBusy(ResourceExhausted):
     """Too many people are signing in right now; try again in a moment."""
+
+
+class EmailTokenInvalid(InvalidArgument):
+    """This link is not valid, or no longer; ask for another e-mail."""
+
+
+class EmailRequestsThrottled(ResourceExhausted):
+    """Too many e-mails were asked for; try again later."""
+
+
+class PasswordWrong(PermissionDenied):
+    """This is not the password."""
+
+
+class AccountExists(AlreadyExists):
+    """There is an account with this address already; sign in."""
+
+
+class PersonNotFound(NotFound):
+    """There is no such person."""
+
+
+class SecondFactorRequired(Unauthenticated):
+    """Signing in to this account takes a code of its second factor as well."""
+
+
+class SecondFactorRefused(Unauthenticated):
+    """The code of the second factor is wrong, was used before, or its time is over."""
+
+
+class SecondFactorWrong(PermissionDenied):
+    """This code of the second factor is wrong, was used before, or its time is over."""
+
+
+class SecondFactorThrottled(ResourceExhausted):
+    """Too many wrong codes of the second factor; try again later."""
+
+
+class SecondFactorExists(FailedPrecondition):
+    """This account has a second factor already; remove it first."""
+
+
+class SecondFactorMissing(FailedPrecondition):
+    """This account has no second factor, or none that waits to be confirmed."""
 
 
 class RefreshRefused(Unauthenticated):

@@ -9,7 +9,7 @@ from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
 from mesh.secretbox import SealBroken
-from services.auth import store
+from services.auth import registrations, store
 from services.auth.clients import API_KEY_CREATED, NotificationClient
 from services.auth.keys import ANNOUNCE_KEY
 from services.auth.mail import SEND_EMAIL, Mail
@@ -38,17 +38,18 @@ class AuthJobs:
         return {ANNOUNCE_KEY: self.announce_key, SEND_EMAIL: self.send_email, CLEAN_UP: self.clean_up}
 
     async def announce_key(self, job: jobs.Job) -> None:
-        """Tell an organization's contact that a key was created."""
+        """Tell whoever an organization is reached through that a key was created."""
         if job.organization_id is None:
             raise jobs.PermanentFailure("the job names no organization")
         async with self._db.tenant(job.organization_id) as tx:
             organization = await store.organizations.find(tx, job.organization_id)
-        if organization is None:
-            raise jobs.PermanentFailure("the organization is gone")
+            contact = await store.organizations.find_contact(tx, job.organization_id)
+        if organization is None or contact is None:
+            raise jobs.PermanentFailure("the organization is gone, or has nobody to be written to")
         await self._notification.send_email(
             API_KEY_CREATED,
             organization_id=job.organization_id,
-            recipient=organization.contact_email,
+            recipient=contact,
             facts={"organization_name": organization.name, **job.payload},
             job_id=job.job_id,
         )
@@ -73,3 +74,4 @@ class AuthJobs:
         """Remove what is kept for a while only."""
         await idempotency.remove_expired(self._db, self._clock)
         await jobs.remove_finished(self._db, self._clock)
+        await registrations.remove_old(self._db, self._clock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
 from uuid import UUID
@@ -30,6 +31,11 @@ class Page(Enum):
     FORGOTTEN_PASSWORD = "forgotten-password"  # noqa: S105 it names a page
     RESET_PASSWORD = "reset-password"  # noqa: S105 it names a page
     INVITATION = "invitation"
+
+
+def shown_time(instant: datetime) -> str:
+    """Return an instant as e-mails show it."""
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class Mail:

@@ -133,6 +133,8 @@ class Person:
     person_id: UUID
     email: str
     password_hash: str | None = field(repr=False)
+    credential_version: int = 1
+    """Counts changes of password and address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,62 @@ class RevokeReason(Enum):
     MEMBERSHIP_ENDED = "membership_ended"
     ORGANIZATION_DELETED = "organization_deleted"
     PERSON_ERASED = "person_erased"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedMembership:
+    """A person's role in an organization, as they are shown it."""
+
+    organization_id: UUID
+    organization_name: str
+    organization_state: OrganizationState
+    role: Role
+    join_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a person is shown of themselves."""
+
+    person_id: UUID
+    email: str
+    name: str
+    second_factor: bool
+    create_time: datetime
+    memberships: tuple[NamedMembership, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRegistration:
+    """What somebody wants their account and its organization to be; checked by `rpc`."""
+
+    email: str
+    password: str = field(repr=False)
+    name: str
+    organization_name: str
+    currency_code: str
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A registration whose address is to be proved."""
+
+    registration_id: UUID
+    email: str
+    password_hash: str = field(repr=False)
+    name: str
+    organization_name: str
+    currency_code: str
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """What a registration became."""
+
+    person_id: UUID
+    organization_id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

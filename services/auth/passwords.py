@@ -2,8 +2,13 @@
 
 A hash takes tens of milliseconds and 64 MiB by design, so it runs in threads of its own and only a few run at once: a
 flood of sign-ins must not take the memory of the process. Whoever does not get a place in the bounded queue is told to
-come back. There are two queues: a flood of strangers fills its own, and people who sign in from where they did before
-pass by it. A hash whose caller has left keeps its place until it is done, because its thread cannot be stopped.
+come back. There are three queues. A flood of strangers who sign in fills its own, and people who sign in from where
+they did before, or change something of their own account, pass by it. Newcomers, who register or set a password with a
+token, have the third, so neither they nor those who sign in hold the others up. Of newcomers one network has a share of
+the queue at most, and so has one person of those who change their account. A hash whose caller has left keeps its place
+until it is done, because its thread cannot be stopped.
+
+Passwords come here as `password_rules` has read them.
 
 An address that nobody has is verified against a dummy hash, so the time of the answer does not tell whether an account
 exists.
@@ -12,6 +17,7 @@ exists.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -25,8 +31,11 @@ STRANGERS_AT_ONCE_MAX: Final = 3
 STRANGERS_WAITING_MAX: Final = 48
 FAMILIAR_AT_ONCE_MAX: Final = 1
 FAMILIAR_WAITING_MAX: Final = 16
+NEWCOMERS_AT_ONCE_MAX: Final = 1
+NEWCOMERS_WAITING_MAX: Final = 24
+WAITING_PER_SOURCE_MAX: Final = 4
+"""Of newcomers from one network, and of one person who changes their account."""
 BUSY_RETRY_SECONDS: Final = 2.0
-PASSWORD_LENGTH_MAX: Final = 1_024
 
 _HASHER: Final = PasswordHasher()
 
@@ -39,11 +48,12 @@ def hash_password(password: str) -> str:
 
 
 class Passwords:
-    """Verifies passwords without holding up the event loop."""
+    """Hashes and verifies passwords without holding up the event loop."""
 
     def __init__(self) -> None:
         self._strangers = _Queue(at_once_max=STRANGERS_AT_ONCE_MAX, waiting_max=STRANGERS_WAITING_MAX)
         self._familiar = _Queue(at_once_max=FAMILIAR_AT_ONCE_MAX, waiting_max=FAMILIAR_WAITING_MAX)
+        self._newcomers = _Queue(at_once_max=NEWCOMERS_AT_ONCE_MAX, waiting_max=NEWCOMERS_WAITING_MAX)
         self._dummy_hash = hash_password("a password that nobody has")
 
     async def verify(self, password_hash: str | None, password: str, *, is_familiar: bool = False) -> bool:
@@ -51,7 +61,7 @@ class Passwords:
 
         Args:
             password_hash: What is stored, or None where there is no such account.
-            password: What was typed, at most `PASSWORD_LENGTH_MAX` characters.
+            password: What was typed.
             is_familiar: Whether the attempt comes from where the account signed in before.
 
         Raises:
@@ -60,6 +70,38 @@ class Passwords:
         queue = self._familiar if is_familiar else self._strangers
         fits = await queue.run(_verify, password_hash or self._dummy_hash, password)
         return fits and password_hash is not None
+
+    async def verify_newcomer(self, password_hash: str, password: str, *, network: str) -> bool:
+        """Tell whether a password fits the hash of a registration.
+
+        Raises:
+            SignInBusy: Too many wait already.
+        """
+        return await self._newcomers.run(_verify, password_hash, password, source=network)
+
+    async def verify_own(self, password_hash: str, password: str, *, person: str) -> bool:
+        """Tell whether a password fits the hash of a person who is signed in.
+
+        Raises:
+            SignInBusy: Too many wait already.
+        """
+        return await self._familiar.run(_verify, password_hash, password, source=person)
+
+    async def hash_newcomers(self, password: str, *, network: str) -> str:
+        """Hash a password that is set without being signed in.
+
+        Raises:
+            SignInBusy: Too many wait already.
+        """
+        return await self._newcomers.run(hash_password, password, source=network)
+
+    async def hash_own(self, password: str, *, person: str) -> str:
+        """Hash a password that a person sets who is signed in.
+
+        Raises:
+            SignInBusy: Too many wait already.
+        """
+        return await self._familiar.run(hash_password, password, source=person)
 
     async def rehash(self, password_hash: str, password: str) -> str | None:
         """Return a hash under today's parameters where the stored one is under older ones, else None.
@@ -71,10 +113,11 @@ class Passwords:
             return None
         return await self._familiar.run(hash_password, password)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let the threads end."""
         self._strangers.close()
         self._familiar.close()
+        self._newcomers.close()
 
 
 class _Queue:
@@ -83,17 +126,20 @@ class _Queue:
     def __init__(self, *, at_once_max: int, waiting_max: int) -> None:
         self._slots = asyncio.Semaphore(at_once_max)
         self._threads = ThreadPoolExecutor(at_once_max, thread_name_prefix="password")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._waiting_max = waiting_max
 
-    async def run(self, work: Callable[..., Result], *values: str) -> Result:
-        if self._waiting >= self._waiting_max:
+    async def run(self, work: Callable[..., Result], *values: str, source: str = "") -> Result:
+        full = self._waiting.total() >= self._waiting_max
+        if full or (source and self._waiting[source] >= WAITING_PER_SOURCE_MAX):
             raise SignInBusy(retry_after_seconds=BUSY_RETRY_SECONDS)
-        self._waiting += 1
+        self._waiting[source] += 1
         try:
             await self._slots.acquire()
         finally:
-            self._waiting -= 1
+            self._waiting[source] -= 1
+            if not self._waiting[source]:
+                del self._waiting[source]
         running = asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
         running.add_done_callback(lambda _: self._slots.release())
         return await asyncio.shield(running)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
 from services.auth.denials import Denials
@@ -22,19 +21,24 @@ class Sessions:
         db: People.
         families: Opens sessions.
         denials: Is told of refused sign-ins.
-        clock: Time for throttles.
+        passwords: Verifies.
+        throttle: Counts wrong passwords.
     """
 
-    def __init__(self, *, db: Database, families: SessionFamilies, denials: Denials, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        families: SessionFamilies,
+        denials: Denials,
+        passwords: Passwords,
+        throttle: SignInThrottle,
+    ) -> None:
         self._db = db
         self._families = families
         self._denials = denials
-        self._passwords = Passwords()
-        self._throttle = SignInThrottle(clock=clock)
-
-    async def close(self) -> None:
-        """Let the threads that verify passwords end."""
-        self._passwords.close()
+        self._passwords = passwords
+        self._throttle = throttle
 
     async def create(self, *, email: str, password: str, organization_id: UUID | None, address: str) -> SessionTokens:
         """Sign a person in to one organization.
@@ -93,8 +97,9 @@ class Sessions:
 
     async def _open(self, person: Person, organization_id: UUID | None, new_hash: str | None) -> SessionTokens:
         async with self._db.system() as tx:
+            await store.sessions.lock_person(tx, person.person_id)
             # Whoever changes the password ends all sessions, and this one must not come after that.
-            if await store.sessions.lock_person(tx, person.person_id) != person.password_hash:
+            if not await store.people.hold_credentials(tx, person):
                 raise SignInRefused
             if new_hash is not None:
                 await store.people.replace_password_hash(tx, person, new_hash)

@@ -19,17 +19,23 @@ from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.audit_reading import AuditReading
 from services.auth.denials import Denials
+from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
 from services.auth.keys import ApiKeys, Pepper
 from services.auth.mail import Mail
+from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
+from services.auth.passwords import Passwords
+from services.auth.people import People
 from services.auth.refresh_tokens import RefreshTokens
+from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.sessions import to_service_account
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
+from services.auth.throttle import SignInThrottle
 
 AUDIENCE = "auth"
 
@@ -59,6 +65,7 @@ class Auth:
     verifier: Verifier
     signer: SessionSigner
     sessions: Sessions
+    passwords: Passwords
     families: SessionFamilies
     mail: Mail
     denials: Denials
@@ -102,7 +109,10 @@ def build(
         clock=clock,
         ids=ids,
     )
-    sessions = Sessions(db=db, families=families, denials=denials, clock=clock)
+    passwords = Passwords()
+    throttle = SignInThrottle(clock=clock)
+    sessions = Sessions(db=db, families=families, denials=denials, passwords=passwords, throttle=throttle)
+    tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
     key_changes = KeyChanges(db=db, clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
     keys = ApiKeys(
@@ -121,6 +131,17 @@ def build(
         audit_reading=AuditReading(db=db, audit=audit, clock=clock),
         keys=keys,
         sessions=sessions,
+        registrations=Registrations(
+            db=db,
+            passwords=passwords,
+            throttle=throttle,
+            requests=EmailRequests(clock=clock),
+            tokens=tokens,
+            audit=audit,
+            clock=clock,
+            ids=ids,
+        ),
+        people=People(db=db, audit=audit),
         families=families,
         signer=signer,
         denials=denials,
@@ -134,6 +155,7 @@ def build(
         verifier=_verifier(process_keys, accounts, signer, clock),
         signer=signer,
         sessions=sessions,
+        passwords=passwords,
         families=families,
         mail=mail,
         denials=denials,

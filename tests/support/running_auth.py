@@ -103,5 +103,5 @@ async def running_auth(
         await channel.close()
         await server.stop(1.0)
         await background
-        await auth.sessions.close()
+        await auth.passwords.close()
         await db.close()

@@ -14,17 +14,26 @@ from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
 from services.auth.keys import ApiKeys
 from services.auth.organization_states import OrganizationStates
+from services.auth.people import People
+from services.auth.registrations import Registrations
 from services.auth.rpc.api_keys import ApiKeyRpcs
 from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
+from services.auth.rpc.people import PeopleRpcs
 from services.auth.rpc.sessions import SessionRpcs
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
 
 class AuthHandler(
-    ApiKeyRpcs, GrantRpcs, OrganizationRpcs, SessionRpcs, AuditRpcs, auth_service_pb2_grpc.AuthServiceServicer
+    ApiKeyRpcs,
+    GrantRpcs,
+    OrganizationRpcs,
+    PeopleRpcs,
+    SessionRpcs,
+    AuditRpcs,
+    auth_service_pb2_grpc.AuthServiceServicer,
 ):
     """Handles the RPCs of `AuthService`.
 
@@ -34,6 +43,8 @@ class AuthHandler(
         audit_reading: Listing and exporting the audit log.
         keys: Creating, listing and revoking API keys.
         sessions: Signing in.
+        registrations: Registering.
+        people: What people see and change of themselves.
         families: What follows a sign-in.
         signer: Knows the public keys of session tokens.
         denials: Is told of denied calls.
@@ -51,6 +62,8 @@ class AuthHandler(
         audit_reading: AuditReading,
         keys: ApiKeys,
         sessions: Sessions,
+        registrations: Registrations,
+        people: People,
         families: SessionFamilies,
         signer: SessionSigner,
         denials: Denials,
@@ -62,5 +75,6 @@ class AuthHandler(
         ApiKeyRpcs.__init__(self, keys, page_tokens, clock)
         GrantRpcs.__init__(self, accounts, key_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
+        PeopleRpcs.__init__(self, registrations, people)
         SessionRpcs.__init__(self, sessions, families, accounts, signer)
         AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)

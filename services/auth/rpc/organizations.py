@@ -16,7 +16,7 @@ from services.auth.rpc.fields import check_text, to_timestamp
 from services.auth.service import Accounts
 
 PLAN_LENGTH_MAX: Final = 100
-_ORGANIZATION_STATES: Final = {
+ORGANIZATION_STATES: Final = {
     OrganizationState.ACTIVE: pb.ORGANIZATION_STATE_ACTIVE,
     OrganizationState.SUSPENDED: pb.ORGANIZATION_STATE_SUSPENDED,
     OrganizationState.DELETED: pb.ORGANIZATION_STATE_DELETED,
@@ -80,7 +80,7 @@ def to_organization(organization: Organization) -> pb.Organization:
     return pb.Organization(
         organization_id=str(organization.organization_id),
         name=organization.name,
-        state=_ORGANIZATION_STATES[organization.state],
+        state=ORGANIZATION_STATES[organization.state],
         external_id=organization.external_id,
         contact_email=organization.contact_email,
         billing_email=organization.billing_email,

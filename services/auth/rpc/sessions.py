@@ -14,13 +14,13 @@ from mesh.rpc.errors import Violations
 from mesh.rpc.tokens import SessionSigner
 from services.auth.families import SessionFamilies
 from services.auth.model import Role, ServiceAccount, Session, SessionTokens
-from services.auth.passwords import PASSWORD_LENGTH_MAX
+from services.auth.password_rules import read_password
 from services.auth.rpc.fields import to_timestamp
 from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
 EMAIL_LENGTH_MAX: Final = 254
-_ROLES: Final = {
+ROLES: Final = {
     Role.OWNER: access_pb2.ROLE_OWNER,
     Role.ADMIN: access_pb2.ROLE_ADMIN,
     Role.MEMBER: access_pb2.ROLE_MEMBER,
@@ -112,16 +112,12 @@ def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | Non
     violations.check(
         0 < len(request.email) <= EMAIL_LENGTH_MAX, "email", f"must have 1 to {EMAIL_LENGTH_MAX} characters"
     )
-    violations.check(
-        0 < len(request.password) <= PASSWORD_LENGTH_MAX,
-        "password",
-        f"must have 1 to {PASSWORD_LENGTH_MAX} characters",
-    )
+    password = read_password(violations, "password", request.password)
     organization_id = None
     if request.organization_id:
         organization_id = violations.read_uuid("organization_id", request.organization_id)
     violations.raise_if_any()
-    return request.email, request.password, organization_id
+    return request.email, password, organization_id
 
 
 def caller() -> tuple[UUID, UUID]:
@@ -150,7 +146,7 @@ def to_tokens(tokens: SessionTokens) -> pb.CreateSessionResponse:
         expire_time=to_timestamp(tokens.expire_time),
         organization_id=str(tokens.organization_id),
         person_id=str(tokens.person_id),
-        role=_ROLES[tokens.role],
+        role=ROLES[tokens.role],
         refresh_token=tokens.refresh_token,
         refresh_expire_time=to_timestamp(tokens.refresh_expire_time),
         session_id=str(tokens.session_id),
@@ -179,6 +175,6 @@ def to_service_account(account: ServiceAccount | None) -> pb.ResolveServiceAccou
         valid=True,
         service_account_id=str(account.service_account_id),
         organization_id=str(account.organization_id),
-        role=_ROLES[account.role],
+        role=ROLES[account.role],
         platform_roles=[_PLATFORM_ROLES[account.platform_role]] if account.platform_role else [],
     )

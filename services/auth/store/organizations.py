@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from mesh.database.connection import Connection
 from mesh.database.sql import load
-from services.auth.model import Organization, OrganizationState, Standing
+from services.auth.model import Organization, OrganizationState, Registration, Standing
 
 QUERIES: Final = load(__package__, "organizations.sql")
 UNPAID: Final = "An invoice has not been paid for too long."
@@ -61,3 +62,26 @@ def _organization(row: Any) -> Organization:
         suspend_reason=suspend_reason if state is OrganizationState.SUSPENDED else "",
         delete_time=row["delete_time"],
     )
+
+
+async def find_contact(tx: Connection, organization_id: UUID) -> str | None:
+    """Return where an organization is written to: its contact, or else who has owned it longest."""
+    found: str | None = await tx.fetchval(QUERIES["select_contact"], organization_id)
+    return found
+
+
+async def insert_registered(tx: Connection, organization_id: UUID, registration: Registration, now: datetime) -> None:
+    """Store the organization of a registration; without a contact where the address is another one's."""
+    for contact_email in (registration.email, None):
+        inserted = await tx.fetchval(
+            QUERIES["insert_registered_organization"],
+            organization_id,
+            registration.organization_name,
+            contact_email,
+            registration.email,
+            registration.currency_code,
+            registration.time_zone,
+            now,
+        )
+        if inserted is not None:
+            return

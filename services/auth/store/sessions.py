@@ -69,10 +69,9 @@ async def move(
     return Session(**row) if row else None
 
 
-async def lock_person(tx: Connection, person_id: UUID) -> str | None:
-    """Keep everybody else from opening or ending all of a person's sessions, and return their password's hash."""
-    found: str | None = await tx.fetchval(QUERIES["lock_person"], person_id)
-    return found
+async def lock_person(tx: Connection, person_id: UUID) -> None:
+    """Keep everybody else from opening or ending all of a person's sessions, and from changing their account."""
+    await tx.execute(QUERIES["lock_person"], person_id)
 
 
 async def revoke(

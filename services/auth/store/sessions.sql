@@ -55,7 +55,7 @@ RETURNING session_id, person_id, organization_id, create_time, last_use_time, ex
 
 -- name: lock_person
 -- Whoever signs in and whoever ends all of a person's sessions wait for each other, so that no session slips through.
-SELECT password_hash FROM people WHERE person_id = $1 FOR NO KEY UPDATE
+SELECT FROM people WHERE person_id = $1 FOR NO KEY UPDATE
 
 -- name: revoke_sessions
 -- Rows are locked in id order, so that two who revoke at once do not wait for each other.

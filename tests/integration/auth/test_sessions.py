@@ -312,7 +312,7 @@ async def test_a_sign_in_with_a_password_that_was_changed_meanwhile_opens_nothin
 
     async def find_and_lose(*values: Any, **fields: Any) -> Any:
         person = await find(*values, **fields)
-        await execute(auth, "UPDATE people SET password_hash = 'another' WHERE person_id = $1", acme.owner_id)
+        await execute(auth, "UPDATE people SET credential_version = 9 WHERE person_id = $1", acme.owner_id)
         return person
 
     monkeypatch.setattr(Sessions, "_find", find_and_lose)
@@ -328,7 +328,7 @@ async def test_ending_all_sessions_and_opening_one_wait_for_each_other(auth: Any
         async with asyncio.timeout(60):
             while not await execute(auth, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
                 await asyncio.sleep(0.01)
-        await tx.execute("UPDATE people SET password_hash = 'another' WHERE person_id = $1", acme.owner_id)
+        await tx.execute("UPDATE people SET credential_version = 9 WHERE person_id = $1", acme.owner_id)
     assert await opening == "SIGN_IN_REFUSED"
     assert await execute(auth, "SELECT count(*) FROM sessions WHERE revoke_time IS NULL") == 0
 

@@ -76,7 +76,7 @@ async def test_a_flood_waits_in_a_bounded_queue_and_familiar_people_pass_by(hash
     assert (len(refused), outcomes.count(True)) == (20, places)
     assert refused[0].retry_after_seconds == module.BUSY_RETRY_SECONDS
     assert hashing.at_once <= module.STRANGERS_AT_ONCE_MAX + module.FAMILIAR_AT_ONCE_MAX
-    passwords.close()
+    await passwords.close()
 
 
 async def test_callers_who_leave_do_not_make_room_for_more_work(hashing: Hashing) -> None:
@@ -91,4 +91,4 @@ async def test_callers_who_leave_do_not_make_room_for_more_work(hashing: Hashing
     assert hashing.at_once <= module.STRANGERS_AT_ONCE_MAX
     hashing.may_end.set()
     assert await passwords.verify("h", "p")
-    passwords.close()
+    await passwords.close()
