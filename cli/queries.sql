@@ -35,10 +35,12 @@ ON CONFLICT (organization_id, api_key_id) DO UPDATE
     WHERE api_keys.digest <> excluded.digest
 
 -- name: upsert_service_account
--- Every start moves its expiry on, or a year-old installation would lock its tools out.
+-- Every start moves its expiry on, or a year-old installation would lock its tools out. One that somebody revoked stays
+-- revoked; one whose token somebody replaced has its own again.
 INSERT INTO service_accounts (organization_id, service_account_id, name, role, platform_role, digest, pepper_version,
                               hint, create_time, expire_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (organization_id, service_account_id) DO UPDATE
     SET digest = excluded.digest, pepper_version = excluded.pepper_version, hint = excluded.hint,
-        expire_time = excluded.expire_time
+        expire_time = excluded.expire_time, previous_expire_time = NULL
+    WHERE service_accounts.revoke_time IS NULL

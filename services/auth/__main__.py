@@ -34,6 +34,7 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
             per_organization_max=settings.auth_keys_per_organization_max,
             per_person_and_minute_max=settings.auth_keys_per_person_minute_max,
         ),
+        service_accounts_max=settings.auth_service_accounts_per_organization_max,
         dashboard_url=settings.dashboard_url,
         clock=context.clock,
         ids=context.ids,

@@ -12,6 +12,7 @@ from mesh.config import HexKey, ServiceSettings, VersionedKeys
 
 KEYS_PER_ORGANIZATION_MAX: Final = 1_000
 KEYS_PER_PERSON_AND_MINUTE_MAX: Final = 30
+SERVICE_ACCOUNTS_PER_ORGANIZATION_MAX: Final = 100
 DASHBOARD_URL: Final = "http://127.0.0.1:8000"
 
 
@@ -46,3 +47,4 @@ class AuthSettings(ServiceSettings):
     dashboard_url: Annotated[str, AfterValidator(check_dashboard_url)] = DASHBOARD_URL
     auth_keys_per_organization_max: int = Field(default=KEYS_PER_ORGANIZATION_MAX, ge=1)
     auth_keys_per_person_minute_max: int = Field(default=KEYS_PER_PERSON_AND_MINUTE_MAX, ge=1)
+    auth_service_accounts_per_organization_max: int = Field(default=SERVICE_ACCOUNTS_PER_ORGANIZATION_MAX, ge=1)

@@ -116,3 +116,31 @@ class ApiKeyNotOwn(PermissionDenied):
 
 class KeyWatchUnavailable(Unavailable):
     """Key changes cannot be watched right now; connect again and start with a new snapshot."""
+
+
+class ServiceAccountNotFound(NotFound):
+    """There is no such service account."""
+
+
+class ServiceAccountEnded(FailedPrecondition):
+    """This service account is revoked or has expired; create another one."""
+
+
+class ServiceAccountLimitReached(ResourceExhausted):
+    """This organization has as many service accounts as it may have; revoke some that are not needed."""
+
+
+class ServiceAccountOutlivesCreator(FailedPrecondition):
+    """A service account gives nobody more time than it has itself."""
+
+
+class RoleAboveOwn(PermissionDenied):
+    """Nobody gives or manages a role above their own."""
+
+
+class OperatorsServiceAccount(PermissionDenied):
+    """Only administrators of the operator manage service accounts with a platform role."""
+
+
+class PlatformRoleElsewhere(FailedPrecondition):
+    """Service accounts with a platform role belong to the operator's own organization."""

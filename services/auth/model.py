@@ -272,12 +272,47 @@ class SessionTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccount:
-    """A member that is not a person."""
+    """A member that is not a person, without its token."""
 
     service_account_id: UUID
     organization_id: UUID
+    name: str
+    role: Role
+    hint: str
+    create_time: datetime
+    expire_time: datetime
+    platform_role: str | None = None
+    creator_id: UUID | None = None
+    revoke_time: datetime | None = None
+    last_use_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewServiceAccount:
+    """What a caller wants a service account to be; checked by `rpc`."""
+
+    organization_id: UUID
+    name: str
     role: Role
     platform_role: str | None
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccountChange:
+    """What a caller wants to be different; None leaves a value as it is. Checked by `rpc`."""
+
+    name: str | None = None
+    role: Role | None = None
+    expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedServiceAccount:
+    """A service account and, this once, its token."""
+
+    service_account: ServiceAccount
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,33 +1,27 @@
-"""Rules and transactions of organizations, service accounts, the audit log and the look-up of keys."""
+"""Rules and transactions of organizations, the audit log and the look-up of keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 from uuid import UUID
 
-from contract import key_format
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
 from services.auth.errors import OrganizationNotFound
-from services.auth.model import AuditEntry, KeyGrant, KeyState, Organization, ServiceAccount
-
-SERVICE_ACCOUNT_TOKEN_LENGTH_MAX: Final = 200
+from services.auth.model import AuditEntry, KeyGrant, KeyState, Organization
 
 
 class Accounts:
-    """Answers who an organization, a key or a service account is.
+    """Answers who an organization or a key is.
 
     Args:
         db: Auth's tables.
-        peppers: Peppers of key digests by version.
         clock: Time.
     """
 
-    def __init__(self, *, db: Database, peppers: Mapping[int, bytes], clock: Clock) -> None:
+    def __init__(self, *, db: Database, clock: Clock) -> None:
         self._db = db
-        self._peppers = dict(peppers)
         self._clock = clock
 
     async def resolve_keys(self, digests: Sequence[bytes]) -> list[KeyGrant]:
@@ -53,14 +47,6 @@ class Accounts:
         if organization is None:
             raise OrganizationNotFound
         return organization
-
-    async def resolve_service_account(self, token: str) -> ServiceAccount | None:
-        """Return who holds a token, or None where nobody does or it is no longer valid."""
-        if len(token) > SERVICE_ACCOUNT_TOKEN_LENGTH_MAX or not token.isascii():
-            return None
-        digests = [key_format.digest(token, pepper) for pepper in self._peppers.values()]
-        async with self._db.system() as tx:
-            return await store.service_accounts.find_by_digest(tx, digests, self._clock.now())
 
     async def append_audit_entries(self, entries: Sequence[AuditEntry]) -> int:
         """Append entries of other services and return how many were new."""

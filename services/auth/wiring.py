@@ -18,6 +18,7 @@ from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.audit_reading import AuditReading
+from services.auth.config import SERVICE_ACCOUNTS_PER_ORGANIZATION_MAX
 from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
@@ -32,8 +33,9 @@ from services.auth.people import People
 from services.auth.refresh_tokens import RefreshTokens
 from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
-from services.auth.rpc.sessions import to_service_account
+from services.auth.rpc.service_accounts import to_resolved
 from services.auth.service import Accounts
+from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
 from services.auth.throttle import SignInThrottle
 
@@ -78,6 +80,7 @@ def build(
     secret: Secrets,
     process_keys: ProcessKeys,
     limits: KeyLimits,
+    service_accounts_max: int = SERVICE_ACCOUNTS_PER_ORGANIZATION_MAX,
     dashboard_url: str,
     clock: Clock,
     ids: IdSource,
@@ -89,12 +92,13 @@ def build(
         secret: Keys and peppers.
         process_keys: The public keys of all processes.
         limits: How many API keys there may be.
+        service_accounts_max: How many service accounts of one organization may work at once.
         dashboard_url: Where links in e-mails lead.
         clock: Time.
         ids: New ids.
     """
     audit = AuditLog(clock=clock, ids=ids)
-    accounts = Accounts(db=db, peppers=secret.peppers, clock=clock)
+    accounts = Accounts(db=db, clock=clock)
     newest = max(secret.peppers)
     box = SecretBox(secret.data_keys)
     signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
@@ -125,11 +129,22 @@ def build(
         clock=clock,
         ids=ids,
     )
+    service_accounts = ServiceAccounts(
+        db=db,
+        idempotency=idempotency,
+        per_organization_max=service_accounts_max,
+        peppers=secret.peppers,
+        audit=audit,
+        random_bytes=secrets.token_bytes,
+        clock=clock,
+        ids=ids,
+    )
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         audit_reading=AuditReading(db=db, audit=audit, clock=clock),
         keys=keys,
+        service_accounts=service_accounts,
         sessions=sessions,
         registrations=Registrations(
             db=db,
@@ -152,7 +167,7 @@ def build(
     )
     return Auth(
         handler=handler,
-        verifier=_verifier(process_keys, accounts, signer, clock),
+        verifier=_verifier(process_keys, service_accounts, signer, clock),
         signer=signer,
         sessions=sessions,
         passwords=passwords,
@@ -163,15 +178,16 @@ def build(
     )
 
 
-def _verifier(process_keys: ProcessKeys, accounts: Accounts, signer: SessionSigner, clock: Clock) -> Verifier:
+def _verifier(
+    process_keys: ProcessKeys, service_accounts: ServiceAccounts, signer: SessionSigner, clock: Clock
+) -> Verifier:
     """Auth asks itself directly what the others ask it over the wire."""
 
     async def fetch_jwks() -> str:
         return signer.jwks_json()
 
     async def resolve(token: str) -> Principal | None:
-        answer = to_service_account(await accounts.resolve_service_account(token))
-        return service_account_principal(answer, token)
+        return service_account_principal(to_resolved(await service_accounts.resolve(token)), token)
 
     return Verifier(
         process_keys=process_keys,

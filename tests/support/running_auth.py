@@ -53,7 +53,11 @@ class RunningAuth:
 
 @contextlib.asynccontextmanager
 async def running_auth(
-    database: TestDatabase, *, read_dsn: str | None = None, limits: KeyLimits | None = None
+    database: TestDatabase,
+    *,
+    read_dsn: str | None = None,
+    limits: KeyLimits | None = None,
+    service_accounts_max: int = 100,
 ) -> AsyncIterator[RunningAuth]:
     clock, ids = SystemClock(), RandomIds()
     db = await Database.connect(
@@ -70,6 +74,7 @@ async def running_auth(
         ),
         process_keys=PROCESS_KEYS,
         limits=limits or KeyLimits(per_organization_max=1_000, per_person_and_minute_max=1_000),
+        service_accounts_max=service_accounts_max,
         dashboard_url=DASHBOARD_URL,
         clock=clock,
         ids=ids,

@@ -21,8 +21,10 @@ from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
 from services.auth.rpc.people import PeopleRpcs
+from services.auth.rpc.service_accounts import ServiceAccountRpcs
 from services.auth.rpc.sessions import SessionRpcs
 from services.auth.service import Accounts
+from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
 
 
@@ -32,16 +34,18 @@ class AuthHandler(
     OrganizationRpcs,
     PeopleRpcs,
     SessionRpcs,
+    ServiceAccountRpcs,
     AuditRpcs,
     auth_service_pb2_grpc.AuthServiceServicer,
 ):
     """Handles the RPCs of `AuthService`.
 
     Args:
-        accounts: Organizations, look-ups of keys and service accounts, audit.
+        accounts: Organizations, look-ups of keys, audit.
         organization_states: States of organizations.
         audit_reading: Listing and exporting the audit log.
         keys: Creating, listing and revoking API keys.
+        service_accounts: Service accounts and their tokens.
         sessions: Signing in.
         registrations: Registering.
         people: What people see and change of themselves.
@@ -61,6 +65,7 @@ class AuthHandler(
         organization_states: OrganizationStates,
         audit_reading: AuditReading,
         keys: ApiKeys,
+        service_accounts: ServiceAccounts,
         sessions: Sessions,
         registrations: Registrations,
         people: People,
@@ -76,5 +81,6 @@ class AuthHandler(
         GrantRpcs.__init__(self, accounts, key_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
         PeopleRpcs.__init__(self, registrations, people)
-        SessionRpcs.__init__(self, sessions, families, accounts, signer)
+        SessionRpcs.__init__(self, sessions, families, signer)
+        ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
         AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 import iso4217
-from google.protobuf import timestamp_pb2
+from google.protobuf import field_mask_pb2, timestamp_pb2
 from tollway.auth.v1 import auth_service_pb2 as pb
 
 from mesh.rpc.errors import Violations
@@ -106,3 +106,10 @@ def read_metadata(violations: Violations, field: str, metadata: Mapping[str, str
         f" {METADATA_VALUE_LENGTH_MAX} characters",
     )
     return dict(metadata)
+
+
+def read_mask(violations: Violations, mask: field_mask_pb2.FieldMask, known: Collection[str]) -> frozenset[str]:
+    """Return which fields are to be changed; none at all, and one that cannot be changed, are noted."""
+    right = bool(mask.paths) and all(path in known for path in mask.paths)
+    violations.check(right, "update_mask", f"must name some of {', '.join(known)}")
+    return frozenset(mask.paths)

@@ -1,4 +1,4 @@
-"""Sessions and service accounts on the wire: who somebody is."""
+"""Sessions on the wire: who somebody is."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from mesh.rpc.call import current_call
 from mesh.rpc.errors import Violations
 from mesh.rpc.tokens import SessionSigner
 from services.auth.families import SessionFamilies
-from services.auth.model import Role, ServiceAccount, Session, SessionTokens
+from services.auth.model import Role, Session, SessionTokens
 from services.auth.password_rules import read_password
 from services.auth.rpc.fields import to_timestamp
-from services.auth.service import Accounts
 from services.auth.sessions import Sessions
 
 EMAIL_LENGTH_MAX: Final = 254
@@ -25,28 +24,20 @@ ROLES: Final = {
     Role.ADMIN: access_pb2.ROLE_ADMIN,
     Role.MEMBER: access_pb2.ROLE_MEMBER,
 }
-_PLATFORM_ROLES: Final = {
-    "platform_admin": access_pb2.PLATFORM_ROLE_ADMIN,
-    "platform_support": access_pb2.PLATFORM_ROLE_SUPPORT,
-}
 
 
 class SessionRpcs:
-    """Signing in and out, the keys that sessions are verified with, and service accounts' tokens.
+    """Signing in and out, and the keys that sessions are verified with.
 
     Args:
         sessions: Signs in.
         families: What follows a sign-in.
-        accounts: Knows service accounts.
         signer: Knows the public keys of session tokens.
     """
 
-    def __init__(
-        self, sessions: Sessions, families: SessionFamilies, accounts: Accounts, signer: SessionSigner
-    ) -> None:
+    def __init__(self, sessions: Sessions, families: SessionFamilies, signer: SessionSigner) -> None:
         self._sessions = sessions
         self._families = families
-        self._service_accounts = accounts
         self._signer = signer
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
@@ -98,12 +89,6 @@ class SessionRpcs:
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
         """Publish the public keys of session tokens."""
         return pb.GetJwksResponse(jwks_json=self._signer.jwks_json())
-
-    async def ResolveServiceAccount(
-        self, request: pb.ResolveServiceAccountRequest, context: Any
-    ) -> pb.ResolveServiceAccountResponse:
-        """Resolve a service account's token."""
-        return to_service_account(await self._service_accounts.resolve_service_account(request.token))
 
 
 def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | None]:
@@ -164,17 +149,4 @@ def to_session(session: Session, current_id: UUID) -> pb.Session:
         address=session.address,
         user_agent=session.user_agent,
         current=session.session_id == current_id,
-    )
-
-
-def to_service_account(account: ServiceAccount | None) -> pb.ResolveServiceAccountResponse:
-    """Convert a service account, or that there is none."""
-    if account is None:
-        return pb.ResolveServiceAccountResponse(valid=False)
-    return pb.ResolveServiceAccountResponse(
-        valid=True,
-        service_account_id=str(account.service_account_id),
-        organization_id=str(account.organization_id),
-        role=ROLES[account.role],
-        platform_roles=[_PLATFORM_ROLES[account.platform_role]] if account.platform_role else [],
     )

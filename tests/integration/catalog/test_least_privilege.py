@@ -59,6 +59,11 @@ FORBIDDEN_TO_AUTH = {
         SELECT organization_id, person_id, 'owner', create_time FROM memberships""",
     "leave an organization": "DELETE FROM memberships",
     "read password hashes": "SELECT password_hash FROM people",
+    "read who of the service accounts is an operator": "SELECT platform_role FROM service_accounts",
+    "read what an old token is compared with": "SELECT previous_digest FROM service_accounts",
+    "put an old token in place": "UPDATE service_accounts SET previous_digest = sha256('x')",
+    "remove a service account": "DELETE FROM service_accounts",
+    "change when a service account was used": "UPDATE service_accounts SET last_use_time = now()",
     "change an e-mail address": "UPDATE people SET email = 'x@acme.example'",
     "read what tokens are compared with": "SELECT digest FROM service_accounts",
     "read what keys are compared with": "SELECT digest FROM api_keys",
@@ -95,6 +100,42 @@ async def test_a_revoked_key_stays_revoked_whoever_asks(
         connection = await connect(database, role, acme.organization_id)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="stays revoked"):
             await connection.execute("UPDATE api_keys SET revoke_time = NULL")
+        await connection.close()
+
+
+INSERT_ACCOUNT = """INSERT INTO service_accounts (organization_id, service_account_id, name, role, platform_role,
+    digest, pepper_version, hint, create_time, expire_time)
+    VALUES ($1, $2, 'x', 'admin', $3, $4, 1, 'x', now(), 'infinity')"""
+
+
+async def test_auths_tenant_role_neither_sees_nor_changes_an_operators_service_account(
+    database: TestDatabase, tenant: asyncpg.Connection, acme: SeededOrganization
+) -> None:
+    system = await connect(database, "auth_system", acme.organization_id)
+    for platform_role in (None, "platform_support"):
+        service_account_id = uuid4()
+        await system.execute(
+            INSERT_ACCOUNT, acme.organization_id, service_account_id, platform_role, service_account_id.bytes * 2
+        )
+    assert await tenant.fetchval("SELECT count(service_account_id) FROM service_accounts") == 1
+    for change in ("name = 'y'", "digest = sha256('x')", "revoke_time = now()", "expire_time = 'infinity'"):
+        assert await tenant.execute(f"UPDATE service_accounts SET {change}") == "UPDATE 1"
+    untouched = "SELECT name, revoke_time FROM service_accounts WHERE platform_role IS NOT NULL"
+    assert [tuple(row) for row in await system.fetch(untouched)] == [("x", None)]
+    await system.close()
+
+
+async def test_a_revoked_service_account_stays_revoked_whoever_asks(
+    database: TestDatabase, acme: SeededOrganization
+) -> None:
+    system = await connect(database, "auth_system", acme.organization_id)
+    await system.execute(INSERT_ACCOUNT, acme.organization_id, uuid4(), None, bytes(32))
+    await system.execute("UPDATE service_accounts SET revoke_time = now()")
+    await system.close()
+    for role in ("auth", "auth_system"):
+        connection = await connect(database, role, acme.organization_id)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="stays revoked"):
+            await connection.execute("UPDATE service_accounts SET revoke_time = NULL")
         await connection.close()
 
 
@@ -168,6 +209,7 @@ async def test_every_policy_of_a_tenant_role_asks_for_the_tenant_in_both_directi
                pg_get_expr(p.polqual, p.polrelid) AS reads, pg_get_expr(p.polwithcheck, p.polrelid) AS writes
         FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = ANY($1)
+          AND p.polpermissive  -- a restrictive one only takes away
           AND p.polroles && ARRAY[0::oid, (SELECT oid FROM pg_roles WHERE rolname = 'tollway_' || n.nspname)]
         ORDER BY 1
         """,

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollway.options.v1 import access_pb2 as tollway_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollway/auth/v1/service_accounts.proto\x12\x0ftollway.auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"-\n\x1cResolveServiceAccountRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xc5\x01\n\x1dResolveServiceAccountResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x05 \x03(\x0e\x32 .tollway.options.v1.PlatformRole\"\xe3\x02\n\x0eServiceAccount\x12\x1a\n\x12service_account_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x12\n\ncreator_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x01\n\x1b\x43reateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"g\n\x1c\x43reateServiceAccountResponse\x12\x38\n\x0fservice_account\x18\x01 \x01(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12\r\n\x05token\x18\x02 \x01(\t\"O\n\x18GetServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\"\\\n\x1aListServiceAccountsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x1bListServiceAccountsResponse\x12\x39\n\x10service_accounts\x18\x01 \x03(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xba\x01\n\x1bUpdateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x38\n\x0fservice_account\x18\x02 \x01(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x97\x01\n\x1bRotateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"k\n\x1bRevokeServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollway/auth/v1/service_accounts.proto\x12\x0ftollway.auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/options/v1/access.proto\"-\n\x1cResolveServiceAccountRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xc5\x01\n\x1dResolveServiceAccountResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x38\n\x0eplatform_roles\x18\x05 \x03(\x0e\x32 .tollway.options.v1.PlatformRole\"\x9c\x03\n\x0eServiceAccount\x12\x1a\n\x12service_account_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x12\n\ncreator_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\rplatform_role\x18\x0b \x01(\x0e\x32 .tollway.options.v1.PlatformRole\"\xef\x01\n\x1b\x43reateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.tollway.options.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\x37\n\rplatform_role\x18\x06 \x01(\x0e\x32 .tollway.options.v1.PlatformRole\"g\n\x1c\x43reateServiceAccountResponse\x12\x38\n\x0fservice_account\x18\x01 \x01(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12\r\n\x05token\x18\x02 \x01(\t\"O\n\x18GetServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\"\\\n\x1aListServiceAccountsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x1bListServiceAccountsResponse\x12\x39\n\x10service_accounts\x18\x01 \x03(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xba\x01\n\x1bUpdateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x38\n\x0fservice_account\x18\x02 \x01(\x0b\x32\x1f.tollway.auth.v1.ServiceAccount\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x97\x01\n\x1bRotateServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"k\n\x1bRevokeServiceAccountRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x1a\n\x12service_account_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_start=239
   _globals['_RESOLVESERVICEACCOUNTRESPONSE']._serialized_end=436
   _globals['_SERVICEACCOUNT']._serialized_start=439
-  _globals['_SERVICEACCOUNT']._serialized_end=794
-  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_start=797
-  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_end=979
-  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_start=981
-  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_end=1084
-  _globals['_GETSERVICEACCOUNTREQUEST']._serialized_start=1086
-  _globals['_GETSERVICEACCOUNTREQUEST']._serialized_end=1165
-  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_start=1167
-  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_end=1259
-  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_start=1261
-  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_end=1374
-  _globals['_UPDATESERVICEACCOUNTREQUEST']._serialized_start=1377
-  _globals['_UPDATESERVICEACCOUNTREQUEST']._serialized_end=1563
-  _globals['_ROTATESERVICEACCOUNTREQUEST']._serialized_start=1566
-  _globals['_ROTATESERVICEACCOUNTREQUEST']._serialized_end=1717
-  _globals['_REVOKESERVICEACCOUNTREQUEST']._serialized_start=1719
-  _globals['_REVOKESERVICEACCOUNTREQUEST']._serialized_end=1826
+  _globals['_SERVICEACCOUNT']._serialized_end=851
+  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_start=854
+  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_end=1093
+  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_start=1095
+  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_end=1198
+  _globals['_GETSERVICEACCOUNTREQUEST']._serialized_start=1200
+  _globals['_GETSERVICEACCOUNTREQUEST']._serialized_end=1279
+  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_start=1281
+  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_end=1373
+  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_start=1375
+  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_end=1488
+  _globals['_UPDATESERVICEACCOUNTREQUEST']._serialized_start=1491
+  _globals['_UPDATESERVICEACCOUNTREQUEST']._serialized_end=1677
+  _globals['_ROTATESERVICEACCOUNTREQUEST']._serialized_start=1680
+  _globals['_ROTATESERVICEACCOUNTREQUEST']._serialized_end=1831
+  _globals['_REVOKESERVICEACCOUNTREQUEST']._serialized_start=1833
+  _globals['_REVOKESERVICEACCOUNTREQUEST']._serialized_end=1940
 # @@protoc_insertion_point(module_scope)

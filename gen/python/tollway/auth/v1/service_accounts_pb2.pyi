@@ -100,6 +100,7 @@ class ServiceAccount(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    PLATFORM_ROLE_FIELD_NUMBER: _builtins.int
     service_account_id: _builtins.str
     """UUIDv7."""
     organization_id: _builtins.str
@@ -112,6 +113,8 @@ class ServiceAccount(_message.Message):
     """How its token begins and ends."""
     creator_id: _builtins.str
     """Who created it: a person's or service account's UUID; empty for one of the installation's own."""
+    platform_role: _access_pb2.PlatformRole.ValueType
+    """What it may do in every organization, as part of the operator's own team; unspecified for everybody else's."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -141,10 +144,11 @@ class ServiceAccount(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        platform_role: _access_pb2.PlatformRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator_id", b"creator_id", "expire_time", b"expire_time", "hint", b"hint", "last_use_time", b"last_use_time", "name", b"name", "organization_id", b"organization_id", "revoke_time", b"revoke_time", "role", b"role", "service_account_id", b"service_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator_id", b"creator_id", "expire_time", b"expire_time", "hint", b"hint", "last_use_time", b"last_use_time", "name", b"name", "organization_id", b"organization_id", "platform_role", b"platform_role", "revoke_time", b"revoke_time", "role", b"role", "service_account_id", b"service_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +165,7 @@ class CreateServiceAccountRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PLATFORM_ROLE_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, UUID."""
     name: _builtins.str
@@ -169,9 +174,15 @@ class CreateServiceAccountRequest(_message.Message):
     """What it may do; nobody gives more than they have."""
     idempotency_key: _builtins.str
     """A replay with the same key returns the first answer; 1 to 128 characters."""
+    platform_role: _access_pb2.PlatformRole.ValueType
+    """What it may do in every organization. Only administrators of the operator give it, and only in their own
+    organization.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From when on its token is refused, at most two years ahead; unset means 90 days from now."""
+        """From when on its token is refused, at most two years ahead; unset means 90 days from now. A service account gives
+        nobody more time than it has itself.
+        """
 
     def __init__(
         self,
@@ -181,10 +192,11 @@ class CreateServiceAccountRequest(_message.Message):
         role: _access_pb2.Role.ValueType = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         idempotency_key: _builtins.str = ...,
+        platform_role: _access_pb2.PlatformRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "name", b"name", "organization_id", b"organization_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "name", b"name", "organization_id", b"organization_id", "platform_role", b"platform_role", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,7 +316,7 @@ Global___ListServiceAccountsResponse: _TypeAlias = ListServiceAccountsResponse  
 
 @_typing.final
 class UpdateServiceAccountRequest(_message.Message):
-    """What to change."""
+    """What to change. One that is revoked or has expired stays as it is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -342,7 +354,7 @@ Global___UpdateServiceAccountRequest: _TypeAlias = UpdateServiceAccountRequest  
 
 @_typing.final
 class RotateServiceAccountRequest(_message.Message):
-    """Whose token to replace."""
+    """Whose token to replace. Replacing it once more ends an old one that still works."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
