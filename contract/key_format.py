@@ -5,6 +5,9 @@ of everything before them, prefix included. A typo or a guess is therefore refus
 passes once in 2^32), and a secret scanner can tell a real key from a look-alike. 224 bits of randomness remain.
 
 What is stored is HMAC-SHA-256 of the whole key under a versioned pepper, so a copy of the table opens nothing.
+
+Keys that customers hold already, from another system, have any shape. They are known by their SHA-256 alone, and what
+is stored is the HMAC of that under the same pepper, set apart by a label that no key can begin with.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from tollway.auth.v1.auth_service_pb2 import KeyMode
 RANDOM_BYTES: Final = 28
 _PREFIXES: Final = {"sk_live_": KeyMode.KEY_MODE_LIVE, "sk_test_": KeyMode.KEY_MODE_TEST}
 _PREFIX_OF: Final = {mode: prefix for prefix, mode in _PREFIXES.items()}
+_IMPORTED_LABEL: Final = b"tollway imported key\0"
 _SHAPE: Final = re.compile(r"sk_(?:live|test)_[0-9a-f]{64}")
 
 
@@ -54,6 +58,16 @@ def hint(key: str) -> str:
 def digest(key: str, pepper: bytes) -> bytes:
     """Return what is stored and looked up: HMAC-SHA-256 of the key, 32 bytes (RFC 2104)."""
     return hmac.digest(pepper, key.encode("ascii"), hashlib.sha256)
+
+
+def imported_digest(sha256: bytes, pepper: bytes) -> bytes:
+    """Return what is stored and looked up for an imported key.
+
+    Args:
+        sha256: SHA-256 of the key as it is sent, 32 bytes.
+        pepper: As for a key of our own making.
+    """
+    return hmac.digest(pepper, _IMPORTED_LABEL + sha256, hashlib.sha256)
 
 
 def _checksum(body: str) -> str:

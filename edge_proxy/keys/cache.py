@@ -22,6 +22,7 @@ from typing import Final
 from tollway.auth.v1 import auth_service_pb2 as auth
 
 from edge_proxy.keys.grant import Grant, from_message
+from edge_proxy.keys.prefixes import Prefixes
 
 GRANT_SECONDS: Final = 15 * 60.0
 REFRESH_AFTER_SECONDS: Final = 12 * 60.0
@@ -42,6 +43,7 @@ class KeyCache:
         self._grants: dict[bytes, Held] = {}
         self._refused: dict[bytes, float] = {}
         self._snapshot: set[bytes] | None = None
+        self.prefixes = Prefixes()
         self.is_loaded = False
         self.changes = 0
         self.snapshots = 0
@@ -80,11 +82,20 @@ class KeyCache:
             self._put(message, fresh_until, save_new=False)
         self._drop_oldest()
 
-    def put_stored(self, messages: Iterable[auth.KeyGrant], *, now: float) -> None:
-        """Store grants of the files: older than whatever is held already, and to be asked for when they are used."""
+    def put_stored(self, messages: Iterable[auth.KeyGrant], prefixes: Iterable[str] = (), *, now: float) -> None:
+        """Store what the files hold: older than whatever is held already, and to be asked for when it is used."""
+        known = {*prefixes, *self.prefixes.listed}
         for message in messages:
             self._grants.setdefault(message.digest, (message, now))
+            if message.key_prefix:
+                known.add(message.key_prefix)
+        self.prefixes = Prefixes(known)
         self.is_loaded = True
+
+    def put_prefixes(self, prefixes: Iterable[str]) -> None:
+        """Store what imported keys begin with, all of them."""
+        self.prefixes = Prefixes(prefixes)
+        self.changes += 1
 
     def put_unknown(self, digests: Iterable[bytes], now: float) -> None:
         """Remember digests that `auth` does not know, and forget what is held for them."""

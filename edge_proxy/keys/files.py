@@ -33,6 +33,7 @@ from google.protobuf.message import DecodeError
 from tollway.auth.v1 import auth_service_pb2 as auth
 
 from edge_proxy.keys import snapshot
+from edge_proxy.keys.snapshot import Snapshot
 
 LOG_BYTES_MAX: Final = 16 << 20
 LOCK_SECONDS_MAX: Final = 5.0
@@ -56,7 +57,7 @@ class KeyFiles:
         self._newer: list[auth.KeyGrant] = []
         self._written: tuple[int, int] | None = None
 
-    def load(self) -> list[auth.KeyGrant] | None:
+    def load(self) -> Snapshot | None:
         """Return what is known, or None where there is nothing that can be trusted.
 
         Raises:
@@ -64,7 +65,7 @@ class KeyFiles:
         """
         with self._locked():
             stored = snapshot.read(self._snapshot_path)
-            return None if stored is None else _merged({grant.digest: grant for grant in stored}, self._changes())
+            return None if stored is None else _with_changes(stored, self._changes())
 
     def append(self, grants: Iterable[auth.KeyGrant]) -> None:
         """Add changes; they are on the disk when this returns.
@@ -87,20 +88,24 @@ class KeyFiles:
             if size > LOG_BYTES_MAX:
                 self._fold()
 
-    def replace(self, grants: Iterable[auth.KeyGrant]) -> None:
+    def replace(self, grants: Iterable[auth.KeyGrant], prefixes: tuple[str, ...] = ()) -> None:
         """Write a new snapshot and empty the log, whose newer records the snapshot takes in.
+
+        Args:
+            grants: What is known of keys.
+            prefixes: What imported keys begin with.
 
         Raises:
             OSError: The files are locked for too long or cannot be written.
         """
         with self._locked():
-            self._replace(grants)
+            self._replace(grants, prefixes)
 
-    def _replace(self, grants: Iterable[auth.KeyGrant]) -> None:
+    def _replace(self, grants: Iterable[auth.KeyGrant], prefixes: tuple[str, ...]) -> None:
         known = {grant.digest: grant for grant in grants}
         changes = self._changes()
         newer = [grant for grant in (*self._stored(), *changes) if _is_newer(grant, known)]
-        self._write(_merged(known, (*newer, *changes)))
+        self._write(Snapshot(grants=_merged(known, (*newer, *changes)), prefixes=prefixes))
         self._newer, self._written = newer, self._identity()
 
     def _fold(self) -> None:
@@ -109,10 +114,10 @@ class KeyFiles:
             # Changes of a snapshot that is not there restrict nothing.
             os.truncate(self._log_path, 0)
         else:
-            self._write(_merged({grant.digest: grant for grant in stored}, self._changes()))
+            self._write(_with_changes(stored, self._changes()))
 
-    def _write(self, grants: list[auth.KeyGrant]) -> None:
-        snapshot.write(self._snapshot_path, grants)
+    def _write(self, known: Snapshot) -> None:
+        snapshot.write(self._snapshot_path, known)
         if self._log_path.exists():
             os.truncate(self._log_path, 0)
 
@@ -120,7 +125,8 @@ class KeyFiles:
         """Return the snapshot's grants; of one that this object wrote, only those that were newer than its own."""
         if self._written is not None and self._written == self._identity():
             return self._newer
-        return snapshot.read(self._snapshot_path) or []
+        stored = snapshot.read(self._snapshot_path)
+        return stored.grants if stored else []
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -159,6 +165,11 @@ def _merged(known: dict[bytes, auth.KeyGrant], changes: Iterable[auth.KeyGrant])
         if held is None or held.version <= grant.version:
             known[grant.digest] = grant
     return [grant for grant in known.values() if grant.state != auth.KEY_STATE_UNSPECIFIED]
+
+
+def _with_changes(stored: Snapshot, changes: Iterable[auth.KeyGrant]) -> Snapshot:
+    grants = _merged({grant.digest: grant for grant in stored.grants}, changes)
+    return Snapshot(grants=grants, prefixes=stored.prefixes)
 
 
 def _lock(descriptor: int) -> None:

@@ -17,8 +17,9 @@ class Grant:
     """One key, as `auth` last described it.
 
     `message` is what `auth` sent, for the files. `fresh_until` is monotonic: after it the grant is asked for again in
-    the background. `wire` holds the constant parts of decisions and events per route, so that they are serialised once
-    per key and not once per request.
+    the background. `look_after` is the first instant at which anything has to be done about a grant that is used: it is
+    asked for again, or its use is noted. `wire` holds the constant parts of decisions and events per route, so that
+    they are serialised once per key and not once per request.
     """
 
     message: auth.KeyGrant
@@ -31,7 +32,10 @@ class Grant:
     networks: tuple[Network, ...]
     external_subject: str
     expire_time_us: int
+    plan_id: str
+    restricted: bool
     fresh_until: float
+    look_after: float = 0.0
     wire: dict[tuple[str, str], RouteBytes] = field(default_factory=dict)
 
     def allows_address(self, address: str) -> bool:
@@ -60,6 +64,8 @@ def from_message(message: auth.KeyGrant, *, fresh_until: float) -> Grant:
         networks=tuple(_network(text) for text in message.allowed_ips),
         external_subject=message.external_subject,
         expire_time_us=message.expire_time_us,
+        plan_id=message.plan_id,
+        restricted=message.restricted,
         fresh_until=fresh_until,
     )
 

@@ -24,6 +24,7 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 
 from edge_proxy.keys.cache import GRANT_SECONDS, REFRESH_AFTER_SECONDS, KeyCache
 from edge_proxy.keys.grant import Grant
+from edge_proxy.keys.uses import NOTE_SECONDS, KeyUses
 
 BATCH_MAX: Final = 1_000
 WAITING_MAX: Final = 50_000
@@ -51,16 +52,22 @@ class KeyResolver:
     Args:
         cache: What is held.
         resolve: The RPC.
+        uses: Is told, now and then, that a key is used.
     """
 
-    def __init__(self, cache: KeyCache, resolve: ResolveKeys) -> None:
+    def __init__(self, cache: KeyCache, resolve: ResolveKeys, uses: KeyUses) -> None:
         self._cache = cache
         self._resolve = resolve
+        self._uses = uses
         self._waiting: dict[bytes, asyncio.Future[Grant | None]] = {}
         self._in_flight: dict[bytes, asyncio.Future[Grant | None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.is_available = True
+
+    def may_be_imported(self, key: bytes) -> bool:
+        """Tell whether a key of a foreign shape begins as imported keys do."""
+        return self._cache.prefixes.begin(key)
 
     def held(self, digest: bytes) -> Grant | None:
         """Return a grant that can be used at once; one that is due is asked for again in the background.
@@ -70,15 +77,21 @@ class KeyResolver:
         grant = self._cache.get(digest)
         if grant is None or grant.state == auth.KEY_STATE_REVOKED:
             return None
-        overdue_seconds = self._loop.time() - grant.fresh_until
-        if overdue_seconds <= 0:
-            return grant
-        if self.is_available and overdue_seconds > GRANT_SECONDS - REFRESH_AFTER_SECONDS:
-            return None
-        # One question per minute and key while `auth` does not answer.
-        grant.fresh_until = self._loop.time() + ASK_AGAIN_SECONDS
-        with contextlib.suppress(AuthUnavailable):
-            self._ask(digest)
+        now = self._loop.time()
+        return grant if now < grant.look_after else self._look_after(grant, now)
+
+    def _look_after(self, grant: Grant, now: float) -> Grant | None:
+        """Note a grant's use and ask for it again, as far as either is due."""
+        overdue_seconds = now - grant.fresh_until
+        if overdue_seconds > 0:
+            if self.is_available and overdue_seconds > GRANT_SECONDS - REFRESH_AFTER_SECONDS:
+                return None
+            # One question per minute and key while `auth` does not answer.
+            grant.fresh_until = now + ASK_AGAIN_SECONDS
+            with contextlib.suppress(AuthUnavailable):
+                self._ask(grant.digest)
+        self._uses.note(grant)
+        grant.look_after = min(now + NOTE_SECONDS, grant.fresh_until)
         return grant
 
     def must_ask(self, digest: bytes) -> bool:
@@ -102,7 +115,10 @@ class KeyResolver:
             answer = self._cache.get(digest)
             if answer is None:
                 raise
-        return _unless_revoked(answer)
+        if answer is None or answer.state == auth.KEY_STATE_REVOKED:
+            return None
+        self._uses.note(answer)
+        return answer
 
     def _ask(self, digest: bytes) -> asyncio.Future[Grant | None]:
         future = self._in_flight.get(digest) or self._waiting.get(digest)
@@ -165,10 +181,6 @@ class KeyResolver:
             if found is not None and found.state == auth.KEY_STATE_REVOKED:
                 self._cache.refuse(digest, now)
             future.set_result(found)
-
-
-def _unless_revoked(grant: Grant | None) -> Grant | None:
-    return None if grant is None or grant.state == auth.KEY_STATE_REVOKED else grant
 
 
 def _retrieve(future: asyncio.Future[Grant | None]) -> None:

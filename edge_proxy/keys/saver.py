@@ -82,7 +82,7 @@ class KeySaver:
     async def _replace(self) -> bool:
         changes = self._cache.changes
         try:
-            await asyncio.to_thread(self._files.replace, self._cache.messages())
+            await asyncio.to_thread(self._files.replace, self._cache.messages(), self._cache.prefixes.listed)
         except OSError as error:
             self._failed("key_snapshot_not_written", error)
             return False

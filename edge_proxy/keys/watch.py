@@ -74,6 +74,8 @@ class KeyWatch:
         async with asyncio.timeout(SILENCE_SECONDS_MAX) as silence:
             async for message in self._open_watch():
                 silence.reschedule(loop.time() + SILENCE_SECONDS_MAX)
+                if message.HasField("imported_prefixes"):
+                    self._cache.put_prefixes(message.imported_prefixes.prefixes)
                 self._cache.push(message.grants, fresh_until=loop.time() + REFRESH_AFTER_SECONDS)
                 if message.snapshot_complete:
                     self._cache.end_snapshot()

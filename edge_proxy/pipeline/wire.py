@@ -54,13 +54,17 @@ def route_bytes(grant: Grant, route: Route, method: str, deadline_ms: int) -> Ro
 
 
 def _internal_lines(grant: Grant) -> bytes:
-    subject = grant.external_subject
-    subject_line = f"X-Tollway-External-Subject: {subject}\r\n" if subject.isascii() and subject.isprintable() else ""
     return (
         f"X-Tollway-Organization-Id: {UUID(bytes=grant.organization_id)}\r\n"
         f"X-Tollway-Api-Key-Id: {UUID(bytes=grant.api_key_id)}\r\n"
-        f"{subject_line if subject else ''}"
+        f"{_line('X-Tollway-External-Subject', grant.external_subject)}"
+        f"{_line('X-Tollway-Plan-Id', grant.plan_id)}"
     ).encode("ascii")
+
+
+def _line(name: str, value: str) -> str:
+    """Return a field, or nothing for a value that is empty or that a field cannot carry."""
+    return f"{name}: {value}\r\n" if value and value.isascii() and value.isprintable() else ""
 
 
 def event_constants(grant: Grant, route_id: str, path_template: str, cost_units: int, method: str) -> bytes:

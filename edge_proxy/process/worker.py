@@ -33,6 +33,7 @@ from edge_proxy.keys.cache import KeyCache
 from edge_proxy.keys.files import KeyFiles
 from edge_proxy.keys.resolve import KeyResolver
 from edge_proxy.keys.saver import KeySaver
+from edge_proxy.keys.uses import KeyUses
 from edge_proxy.keys.watch import KeyWatch
 from edge_proxy.limiter import decide_client
 from edge_proxy.limiter.decide_client import DecideClient
@@ -105,7 +106,8 @@ class Worker:
         self._key_files = KeyFiles(settings.edge_data_dir)
         self._key_saver = KeySaver(self._cache, self._key_files, writes_snapshots=index == 0)
         self._watch = KeyWatch(self._cache, self._open_watch, lambda: self._clients.reopen("auth"))
-        self._resolver = KeyResolver(self._cache, self._resolve_keys)
+        self._key_uses = KeyUses(self._report_key_uses)
+        self._resolver = KeyResolver(self._cache, self._resolve_keys, self._key_uses)
         self._policies = Policies()
         self._share = LocalShare(self._policies, lambda: time.monotonic_ns() // 1_000_000)
         self._limiter = DecideClient(
@@ -173,13 +175,14 @@ class Worker:
             stored = None
             log.error("key_files_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
         if stored is not None:
-            self._cache.put_stored(stored, now=asyncio.get_running_loop().time())
+            self._cache.put_stored(stored.grants, stored.prefixes, now=asyncio.get_running_loop().time())
         coroutines = (
             self._watch.run(),
             self._limiter.run(),
             self._journal.tend_forever(),
             self._sender.run(),
             self._key_saver.run(),
+            self._key_uses.run(),
             self._measure_lag(),
             self._routes_in_force.watch(),
         )
@@ -214,6 +217,7 @@ class Worker:
         self._sweep.close()
         await self._sink.close()
         self._journal.close()
+        await self._key_uses.report()
         await self._clients.close()
         await self._key_saver.save_changes()
         await self._key_saver.save_snapshot()
@@ -275,6 +279,9 @@ class Worker:
     def _resolve_keys(self, request: auth.ResolveKeysRequest, *, timeout: float) -> Any:
         # Looked up for each call: the channel may have been left behind.
         return self._clients.auth.ResolveKeys(request, timeout=timeout)
+
+    def _report_key_uses(self, request: auth.ReportKeyUsesRequest, *, timeout: float) -> Any:
+        return self._clients.auth.ReportKeyUses(request, timeout=timeout)
 
     def _report_journal(self) -> None:
         damage, counters = self._sender.damage(), self.metrics.counters

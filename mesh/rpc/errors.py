@@ -164,6 +164,9 @@ class Violations:
     def __init__(self) -> None:
         self._found: list[FieldViolation] = []
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def add(self, field: str, description: str) -> None:
         """Note a wrong field."""
         self._found.append(FieldViolation(field=field, description=description))

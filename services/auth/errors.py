@@ -111,7 +111,31 @@ class ApiKeysCreatedTooFast(ResourceExhausted):
 
 
 class ApiKeyNotOwn(PermissionDenied):
-    """Members may revoke only the API keys that they created."""
+    """Members may change, rotate and revoke only the API keys that they created."""
+
+
+class ApiKeyExists(AlreadyExists):
+    """Some of these API keys are here already, so none was imported."""
+
+
+class KeyPrefixLimitReached(ResourceExhausted):
+    """There are as many different beginnings of imported keys as there may be."""
+
+
+class ApiKeyEnded(FailedPrecondition):
+    """This API key is revoked or has expired, and that is for good; create another one."""
+
+
+class ApiKeyReplaced(FailedPrecondition):
+    """This API key was replaced by another one already; it can end sooner, but not live longer or be replaced again."""
+
+
+class ScopeNotAllowed(PermissionDenied):
+    """This scope opens something of Tollway's own, and your role may not give it to a key."""
+
+
+class ApiKeyOutlivesCreator(FailedPrecondition):
+    """A key with a scope of Tollway's own, made by a service account, must expire no later than the account does."""
 
 
 class KeyWatchUnavailable(Unavailable):

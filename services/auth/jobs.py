@@ -11,7 +11,7 @@ from mesh.database.pools import Database
 from mesh.secretbox import SealBroken
 from services.auth import registrations, store
 from services.auth.clients import API_KEY_CREATED, NotificationClient
-from services.auth.keys import ANNOUNCE_KEY
+from services.auth.key_making import ANNOUNCE_KEY
 from services.auth.mail import SEND_EMAIL, Mail
 
 CLEAN_UP: Final = "clean_up"

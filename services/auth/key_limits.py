@@ -35,7 +35,16 @@ class KeyLimits:
             ApiKeysCreatedTooFast: The person has made too many in the last minute.
             ApiKeyLimitReached: The organization has too many.
         """
-        await store.keys.lock_api_keys(tx, organization_id)
+        await self.check_pace(tx, organization_id, creator_id, now)
+        await self.check_count(tx, organization_id, now)
+
+    async def check_pace(self, tx: Connection, organization_id: UUID, creator_id: UUID, now: datetime) -> None:
+        """Let somebody make one more key now, or refuse it.
+
+        Raises:
+            ApiKeysCreatedTooFast: They have made too many in the last minute.
+        """
+        await _lock(tx, organization_id)
         oldest_time = await store.keys.find_nth_latest_creation(
             tx, organization_id, creator_id, since=now - _MINUTE, position=self.per_person_and_minute_max
         )
@@ -44,5 +53,19 @@ class KeyLimits:
             raise ApiKeysCreatedTooFast(
                 metadata={"per_minute_max": str(self.per_person_and_minute_max)}, retry_after_seconds=wait_seconds
             )
-        if await store.keys.has_api_keys(tx, organization_id, count=self.per_organization_max, now=now):
+
+    async def check_count(self, tx: Connection, organization_id: UUID, now: datetime, *, more: int = 1) -> None:
+        """Let an organization have so many more keys, or refuse it.
+
+        Raises:
+            ApiKeyLimitReached: It would have too many.
+        """
+        await _lock(tx, organization_id)
+        most = self.per_organization_max - more + 1
+        if most < 1 or await store.keys.has_api_keys(tx, organization_id, count=most, now=now):
             raise ApiKeyLimitReached(metadata={"keys_max": str(self.per_organization_max)})
+
+
+async def _lock(tx: Connection, organization_id: UUID) -> None:
+    """Make counting and inserting one step."""
+    await store.keys.lock_api_keys(tx, organization_id)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
 from uuid import UUID
 
-from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
-from contract import key_format
-from mesh import jobs
 from mesh.clock import Clock
 from mesh.database.connection import Connection
 from mesh.database.idempotency import Answer, Idempotency, Mutation
 from mesh.database.pools import Database
-from mesh.ids import IdSource
-from mesh.rpc.access import Principal, platform_role_has
-from services.auth import store
+from mesh.rpc.access import Principal
+from services.auth import key_powers, store
 from services.auth.audit import AuditLog
-from services.auth.errors import ApiKeyNotFound, ApiKeyNotOwn
+from services.auth.errors import ApiKeyNotFound
 from services.auth.key_limits import KeyLimits
-from services.auth.model import ApiKey, CreatedApiKey, KeyMode, NewApiKey
-
-ANNOUNCE_KEY: Final = "announce_api_key"
-_MODES: Final = {KeyMode.LIVE: pb.KEY_MODE_LIVE, KeyMode.TEST: pb.KEY_MODE_TEST}
-_REVOKES_ANY: Final = frozenset({access_pb2.ROLE_OWNER, access_pb2.ROLE_ADMIN})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pepper:
-    """The pepper that new digests are made with."""
-
-    version: int
-    value: bytes
+from services.auth.key_making import KeyMaker, audited
+from services.auth.model import ApiKey, CreatedApiKey, KeyFilter, NewApiKey
+from services.auth.standing import require_growth
 
 
 class ApiKeys:
@@ -44,11 +28,9 @@ class ApiKeys:
         db: Auth's tables.
         idempotency: Replays.
         limits: How many keys there may be.
-        pepper: For digests of new keys.
+        maker: Makes keys.
         audit: Is told of every change.
-        random_bytes: A cryptographic source of randomness.
         clock: Time.
-        ids: New ids.
     """
 
     def __init__(
@@ -57,20 +39,16 @@ class ApiKeys:
         db: Database,
         idempotency: Idempotency,
         limits: KeyLimits,
-        pepper: Pepper,
+        maker: KeyMaker,
         audit: AuditLog,
-        random_bytes: Callable[[int], bytes],
         clock: Clock,
-        ids: IdSource,
     ) -> None:
         self._db = db
         self._idempotency = idempotency
         self._limits = limits
-        self._pepper = pepper
+        self._maker = maker
         self._audit = audit
-        self._random_bytes = random_bytes
         self._clock = clock
-        self._ids = ids
 
     async def create(self, wanted: NewApiKey, principal: Principal, asked: Mutation[CreatedApiKey, Answer]) -> Answer:
         """Create a key; its secret is in the answer and not kept.
@@ -78,46 +56,22 @@ class ApiKeys:
         The audit entry and the e-mail to the organization's contact address belong to the same transaction.
 
         Raises:
+            OrganizationSuspended: The organization is suspended.
+            OrganizationRestricted: It has an overdue invoice.
             ApiKeysCreatedTooFast: The caller has created too many in the last minute.
             ApiKeyLimitReached: The organization has too many.
+            ScopeNotAllowed: It would have a scope that the caller may not give.
+            ApiKeyOutlivesCreator: A service account gives it more time than it has itself.
         """
         async with self._db.tenant(wanted.organization_id) as tx:
             return await self._idempotency.idempotent(tx, asked, self._create, wanted, principal)
 
     async def _create(self, tx: Connection, wanted: NewApiKey, principal: Principal) -> CreatedApiKey:
+        await require_growth(tx, wanted.organization_id)
         now, creator_id = self._clock.now(), UUID(principal.subject)
         await self._limits.check(tx, wanted.organization_id, creator_id, now)
-        secret = key_format.mint(_MODES[wanted.mode], self._random_bytes(key_format.RANDOM_BYTES))
-        api_key = ApiKey(
-            api_key_id=self._ids.uuid7(),
-            organization_id=wanted.organization_id,
-            name=wanted.name,
-            hint=key_format.hint(secret),
-            mode=wanted.mode,
-            scopes=wanted.scopes,
-            allowed_ips=wanted.allowed_ips,
-            external_subject=wanted.external_subject,
-            creator_id=creator_id,
-            create_time=now,
-            expire_time=wanted.expire_time,
-        )
-        digest = key_format.digest(secret, self._pepper.value)
-        await store.keys.insert_api_key(tx, api_key, digest=digest, pepper_version=self._pepper.version)
-        await self._audit.note(
-            tx,
-            organization_id=api_key.organization_id,
-            action="api_key.create",
-            resource=f"api_key/{api_key.api_key_id}",
-            after=audited(api_key),
-        )
-        await jobs.enqueue(
-            tx,
-            ANNOUNCE_KEY,
-            {"key_name": api_key.name, "hint": api_key.hint, "create_time": api_key.create_time.isoformat()},
-            job_id=self._ids.uuid7(),
-            organization_id=api_key.organization_id,
-        )
-        return CreatedApiKey(api_key=api_key, secret=secret)
+        await key_powers.check_given(tx, principal, wanted.organization_id, wanted.scopes, wanted.expire_time)
+        return await self._maker.make(tx, wanted, creator_id, now)
 
     async def revoke(
         self, organization_id: UUID, api_key_id: UUID, principal: Principal, asked: Mutation[ApiKey, Answer]
@@ -135,8 +89,7 @@ class ApiKeys:
         api_key = await store.keys.lock_api_key(tx, organization_id, api_key_id)
         if api_key is None:
             raise ApiKeyNotFound
-        if str(api_key.creator_id) != principal.subject and not _revokes_any(principal, organization_id):
-            raise ApiKeyNotOwn
+        key_powers.check_own(api_key, principal, access_pb2.PERMISSION_KEYS_REVOKE)
         if api_key.revoke_time is not None:
             return api_key
         await store.keys.revoke_api_key(tx, organization_id, api_key_id, self._clock.now())
@@ -153,13 +106,11 @@ class ApiKeys:
         return revoked
 
     async def list(
-        self, organization_id: UUID, *, creator_id: UUID | None, before_id: UUID | None, limit: int
+        self, organization_id: UUID, wanted: KeyFilter, *, before_id: UUID | None, limit: int
     ) -> list[ApiKey]:
-        """Return an organization's keys, or those that one creator made, newest first."""
+        """Return those of an organization's keys that are wanted, newest first."""
         async with self._db.read(organization_id) as tx:
-            return await store.keys.list_api_keys(
-                tx, organization_id, creator_id=creator_id, before_id=before_id, limit=limit
-            )
+            return await store.keys.list_api_keys(tx, organization_id, wanted, before_id=before_id, limit=limit)
 
     async def get(self, organization_id: UUID, api_key_id: UUID) -> ApiKey:
         """Return one key.
@@ -177,24 +128,3 @@ class ApiKeys:
         async with self._db.read(organization_id) as tx:
             found = await store.keys.find_api_keys(tx, organization_id, api_key_ids)
         return [found[one] for one in dict.fromkeys(api_key_ids) if one in found]
-
-
-def _revokes_any(principal: Principal, organization_id: UUID) -> bool:
-    """Tell whether somebody may revoke what others created: as owner or admin, or as the operator."""
-    if platform_role_has(principal.platform_roles, access_pb2.PERMISSION_KEYS_REVOKE):
-        return True
-    return principal.organization_id == organization_id and principal.role in _REVOKES_ANY
-
-
-def audited(api_key: ApiKey) -> dict[str, Any]:
-    """Return what the audit log says of a key."""
-    return {
-        "name": api_key.name,
-        "hint": api_key.hint,
-        "mode": api_key.mode.value,
-        "scopes": list(api_key.scopes),
-        "allowed_ips": list(api_key.allowed_ips),
-        "external_subject": api_key.external_subject,
-        "expire_time": api_key.expire_time.isoformat() if api_key.expire_time else None,
-        "revoke_time": api_key.revoke_time.isoformat() if api_key.revoke_time else None,
-    }

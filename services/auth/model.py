@@ -87,6 +87,13 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
+    last_use_time: datetime | None = None
+    replaced_by_id: UUID | None = None
+    key_prefix: str = ""
+
+    def has_ended(self, now: datetime) -> bool:
+        """Tell whether the key is revoked or expired."""
+        return self.revoke_time is not None or (self.expire_time is not None and self.expire_time <= now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,57 @@ class NewApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedKey:
+    """A key from another system that a caller wants to be accepted; checked by `rpc`."""
+
+    sha256: bytes
+    key_prefix: str
+    name: str
+    mode: KeyMode
+    scopes: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    external_subject: str
+    expire_time: datetime | None
+
+    def lives_longer_than(self, other: ImportedKey) -> bool:
+        """Tell which of two ends later."""
+        if other.expire_time is None:
+            return False
+        return self.expire_time is None or self.expire_time > other.expire_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPrefixes:
+    """What imported keys begin with, all of them."""
+
+    prefixes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyChange:
+    """What a caller wants to be different; only what `fields` names counts. Checked by `rpc`."""
+
+    organization_id: UUID
+    api_key_id: UUID
+    fields: frozenset[str]
+    name: str
+    scopes: tuple[str, ...]
+    allowed_ips: tuple[str, ...]
+    external_subject: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys of an organization are listed."""
+
+    creator_id: UUID | None = None
+    mode: KeyMode | None = None
+    usable_at: datetime | None = None
+    """Only keys that are neither revoked nor expired at this time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyGrant:
     """What an edge has to know about a key."""
 
@@ -124,6 +182,9 @@ class KeyGrant:
     external_subject: str
     expire_time: datetime | None
     version: int
+    plan_id: str = ""
+    restricted: bool = False
+    key_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
 from services.auth.errors import OrganizationNotFound
-from services.auth.model import AuditEntry, KeyGrant, KeyState, Organization
+from services.auth.model import AuditEntry, KeyGrant, Organization
 
 
 class Accounts:
@@ -25,16 +25,12 @@ class Accounts:
         self._clock = clock
 
     async def resolve_keys(self, digests: Sequence[bytes]) -> list[KeyGrant]:
-        """Return the grants of the digests that are known and note which keys are in use.
+        """Return the grants of the digests that are known.
 
-        A key that is refused is not in use, and noting it would let the time of the answer tell it from an unknown one.
+        Nothing is written, so a key that is refused takes no other time than one that is unknown.
         """
         async with self._db.system() as tx:
-            grants = await store.keys.find_grants(tx, digests)
-            in_use = [grant.digest for grant in grants if grant.state is KeyState.ACTIVE]
-            if in_use:
-                await store.keys.touch_keys(tx, in_use, self._clock.now())
-        return grants
+            return await store.keys.find_grants(tx, digests)
 
     async def get_organization(self, organization_id: UUID) -> Organization:
         """Return an organization.

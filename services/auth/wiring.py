@@ -23,8 +23,12 @@ from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
+from services.auth.key_edits import KeyEdits
+from services.auth.key_imports import KeyImports
 from services.auth.key_limits import KeyLimits
-from services.auth.keys import ApiKeys, Pepper
+from services.auth.key_making import KeyMaker, Pepper
+from services.auth.key_uses import KeyUses
+from services.auth.keys import ApiKeys
 from services.auth.mail import Mail
 from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
@@ -119,16 +123,6 @@ def build(
     tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
     key_changes = KeyChanges(db=db, clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
-    keys = ApiKeys(
-        db=db,
-        idempotency=idempotency,
-        limits=limits,
-        pepper=Pepper(version=newest, value=secret.peppers[newest]),
-        audit=audit,
-        random_bytes=secrets.token_bytes,
-        clock=clock,
-        ids=ids,
-    )
     service_accounts = ServiceAccounts(
         db=db,
         idempotency=idempotency,
@@ -139,12 +133,21 @@ def build(
         clock=clock,
         ids=ids,
     )
+    pepper = Pepper(version=newest, value=secret.peppers[newest])
+    maker = KeyMaker(pepper=pepper, audit=audit, random_bytes=secrets.token_bytes, ids=ids)
+    keys = ApiKeys(db=db, idempotency=idempotency, limits=limits, maker=maker, audit=audit, clock=clock)
+    key_edits = KeyEdits(db=db, idempotency=idempotency, limits=limits, maker=maker, audit=audit, clock=clock)
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         audit_reading=AuditReading(db=db, audit=audit, clock=clock),
         keys=keys,
         service_accounts=service_accounts,
+        key_edits=key_edits,
+        key_imports=KeyImports(
+            db=db, idempotency=idempotency, limits=limits, pepper=pepper, audit=audit, mail=mail, clock=clock, ids=ids
+        ),
+        key_uses=KeyUses(db=db, clock=clock),
         sessions=sessions,
         registrations=Registrations(
             db=db,

@@ -84,7 +84,11 @@ class FakeKeys:
         self.known = known or {}
         self.error: Exception | None = None
         self.refused: set[bytes] = set()
+        self.prefixes: tuple[bytes, ...] = ()
         self.asked: list[bytes] = []
+
+    def may_be_imported(self, key: bytes) -> bool:
+        return key.startswith(self.prefixes)
 
     def held(self, digest: bytes) -> Grant | None:
         return self.cached.get(digest)

@@ -12,10 +12,15 @@ from services.auth.audit_reading import AuditReading
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
+from services.auth.key_edits import KeyEdits
+from services.auth.key_imports import KeyImports
+from services.auth.key_uses import KeyUses
 from services.auth.keys import ApiKeys
 from services.auth.organization_states import OrganizationStates
 from services.auth.people import People
 from services.auth.registrations import Registrations
+from services.auth.rpc.api_key_edits import ApiKeyEditRpcs
+from services.auth.rpc.api_key_imports import ApiKeyImportRpcs
 from services.auth.rpc.api_keys import ApiKeyRpcs
 from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
@@ -33,6 +38,8 @@ class AuthHandler(
     GrantRpcs,
     OrganizationRpcs,
     PeopleRpcs,
+    ApiKeyEditRpcs,
+    ApiKeyImportRpcs,
     SessionRpcs,
     ServiceAccountRpcs,
     AuditRpcs,
@@ -46,6 +53,9 @@ class AuthHandler(
         audit_reading: Listing and exporting the audit log.
         keys: Creating, listing and revoking API keys.
         service_accounts: Service accounts and their tokens.
+        key_edits: Changing and rotating API keys.
+        key_imports: Importing API keys.
+        key_uses: When API keys were used.
         sessions: Signing in.
         registrations: Registering.
         people: What people see and change of themselves.
@@ -66,6 +76,9 @@ class AuthHandler(
         audit_reading: AuditReading,
         keys: ApiKeys,
         service_accounts: ServiceAccounts,
+        key_edits: KeyEdits,
+        key_imports: KeyImports,
+        key_uses: KeyUses,
         sessions: Sessions,
         registrations: Registrations,
         people: People,
@@ -78,7 +91,9 @@ class AuthHandler(
         process_keys: ProcessKeys,
     ) -> None:
         ApiKeyRpcs.__init__(self, keys, page_tokens, clock)
-        GrantRpcs.__init__(self, accounts, key_changes)
+        ApiKeyEditRpcs.__init__(self, key_edits, clock)
+        ApiKeyImportRpcs.__init__(self, key_imports, clock)
+        GrantRpcs.__init__(self, accounts, key_changes, key_uses)
         OrganizationRpcs.__init__(self, accounts, organization_states)
         PeopleRpcs.__init__(self, registrations, people)
         SessionRpcs.__init__(self, sessions, families, signer)

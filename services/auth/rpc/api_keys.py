@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -16,19 +14,18 @@ from mesh.pagination import PageTokens
 from mesh.rpc.access import current_principal
 from mesh.rpc.errors import Violations
 from services.auth.keys import ApiKeys
-from services.auth.model import ApiKey, CreatedApiKey, KeyMode, NewApiKey
-from services.auth.rpc.fields import MODES, SUBJECT_LENGTH_MAX, check_text, read_time, to_timestamp
+from services.auth.model import ApiKey, CreatedApiKey, KeyFilter, NewApiKey
+from services.auth.rpc.api_key_fields import (
+    MODE_OF,
+    check_name,
+    check_subject,
+    read_expiry,
+    read_networks,
+    read_scopes,
+)
+from services.auth.rpc.fields import MODES, to_timestamp
 
 BATCH_KEYS_MAX: Final = 100
-NAME_LENGTH_MAX: Final = 100
-SCOPES_MAX: Final = 50
-SCOPE_LENGTH_MAX: Final = 100
-ALLOWED_IPS_MAX: Final = 100
-_MODE_OF: Final = {
-    pb.KEY_MODE_UNSPECIFIED: KeyMode.LIVE,
-    pb.KEY_MODE_LIVE: KeyMode.LIVE,
-    pb.KEY_MODE_TEST: KeyMode.TEST,
-}
 
 
 class ApiKeyRpcs:
@@ -73,12 +70,10 @@ class ApiKeyRpcs:
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
         """List an organization's API keys."""
-        organization_id, creator_id = from_key_listing(request)
-        listing = f"api_keys/{organization_id}/{creator_id or ''}"
+        organization_id, wanted_keys = from_key_listing(request, self._clock.now())
+        listing = f"api_keys/{organization_id}/{wanted_keys.creator_id or ''}/{request.mode}/{request.usable_only:d}"
         wanted = self._key_pages.read(page_size=request.page_size, page_token=request.page_token, listing=listing)
-        found = await self._keys.list(
-            organization_id, creator_id=creator_id, before_id=wanted.after_id, limit=wanted.fetch_limit
-        )
+        found = await self._keys.list(organization_id, wanted_keys, before_id=wanted.after_id, limit=wanted.fetch_limit)
         page = self._key_pages.page(found, [key.api_key_id for key in found], request=wanted, listing=listing)
         return pb.ListApiKeysResponse(
             api_keys=[to_api_key(key) for key in page.rows], next_page_token=page.next_page_token
@@ -98,27 +93,19 @@ def from_new_api_key(request: pb.CreateApiKeyRequest, now: datetime) -> NewApiKe
     """Check what a new key is to be."""
     violations = Violations()
     organization_id = violations.read_uuid("organization_id", request.organization_id)
-    check_text(violations, "name", request.name, length_min=1, length_max=NAME_LENGTH_MAX)
-    check_text(violations, "external_subject", request.external_subject, length_min=0, length_max=SUBJECT_LENGTH_MAX)
-    violations.check(request.mode in _MODE_OF, "mode", "must be live or test")
-    violations.check(len(request.scopes) <= SCOPES_MAX, "scopes", f"must be at most {SCOPES_MAX}")
-    for index, scope in enumerate(request.scopes[:SCOPES_MAX]):
-        violations.check(
-            0 < len(scope) <= SCOPE_LENGTH_MAX and scope.isascii() and scope.isprintable() and " " not in scope,
-            f"scopes[{index}]",
-            f"must have 1 to {SCOPE_LENGTH_MAX} visible ASCII characters",
-        )
-    allowed_ips = _read_networks(violations, request.allowed_ips)
-    expire_time = None
-    if request.HasField("expire_time"):
-        expire_time = read_time(violations, "expire_time", request.expire_time)
-        violations.check(expire_time is None or expire_time > now, "expire_time", "must be in the future")
+    check_name(violations, request)
+    check_subject(violations, request)
+    violations.check(request.mode in MODE_OF, "mode", "must be live or test")
+    scopes = read_scopes(violations, request)
+    allowed_ips = read_networks(violations, request)
+    end = request.expire_time if request.HasField("expire_time") else None
+    expire_time = read_expiry(violations, end, now)
     violations.raise_if_any()
     return NewApiKey(
         organization_id=organization_id,
         name=request.name,
-        mode=_MODE_OF[request.mode],
-        scopes=tuple(dict.fromkeys(request.scopes)),
+        mode=MODE_OF[request.mode],
+        scopes=scopes,
         allowed_ips=allowed_ips,
         external_subject=request.external_subject,
         expire_time=expire_time,
@@ -147,13 +134,15 @@ def from_batch_get(request: pb.BatchGetApiKeysRequest) -> tuple[UUID, list[UUID]
     return organization_id, api_key_ids
 
 
-def from_key_listing(request: pb.ListApiKeysRequest) -> tuple[UUID, UUID | None]:
-    """Check whose keys are listed and return organization and creator."""
+def from_key_listing(request: pb.ListApiKeysRequest, now: datetime) -> tuple[UUID, KeyFilter]:
+    """Check which keys are listed and return the organization and what of it is wanted."""
     violations = Violations()
     organization_id = violations.read_uuid("organization_id", request.organization_id)
     creator_id = violations.read_uuid("creator_id", request.creator_id) if request.creator_id else None
+    violations.check(request.mode in MODE_OF, "mode", "must be live or test")
     violations.raise_if_any()
-    return organization_id, creator_id
+    mode = MODE_OF[request.mode] if request.mode else None
+    return organization_id, KeyFilter(creator_id=creator_id, mode=mode, usable_at=now if request.usable_only else None)
 
 
 def to_created(created: CreatedApiKey) -> pb.CreateApiKeyResponse:
@@ -176,16 +165,7 @@ def to_api_key(api_key: ApiKey) -> pb.ApiKey:
         create_time=to_timestamp(api_key.create_time),
         expire_time=to_timestamp(api_key.expire_time) if api_key.expire_time else None,
         revoke_time=to_timestamp(api_key.revoke_time) if api_key.revoke_time else None,
+        last_use_time=to_timestamp(api_key.last_use_time) if api_key.last_use_time else None,
+        replaced_by_id=str(api_key.replaced_by_id or ""),
+        key_prefix=api_key.key_prefix,
     )
-
-
-def _read_networks(violations: Violations, networks: Iterable[str]) -> tuple[str, ...]:
-    given = list(networks)
-    violations.check(len(given) <= ALLOWED_IPS_MAX, "allowed_ips", f"must be at most {ALLOWED_IPS_MAX}")
-    read = []
-    for index, text in enumerate(given[:ALLOWED_IPS_MAX]):
-        try:
-            read.append(str(ipaddress.ip_network(text, strict=True)))
-        except ValueError:
-            violations.add(f"allowed_ips[{index}]", "must be an address or a network, for example 192.0.2.0/24")
-    return tuple(read)

@@ -68,14 +68,6 @@ async def test_known_digests_are_resolved_and_unknown_ones_are_absent(auth: Any)
     assert (grant.mode, grant.state, grant.expire_time_us) == (pb.KEY_MODE_LIVE, pb.KEY_STATE_ACTIVE, 0)
 
 
-async def test_resolving_notes_the_last_use(auth: Any) -> None:
-    owner = await seed_organization(auth.database.dsn("auth_system"))
-    _, digest = await seed_key(auth.database.dsn("auth_system"), owner.organization_id, owner.owner_id)
-    await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[digest]), metadata=auth.process(EDGE))
-    async with auth.db.system() as tx:
-        assert await tx.fetchval("SELECT last_use_time FROM api_keys WHERE digest = $1", digest) is not None
-
-
 async def test_a_digest_of_the_wrong_length_is_refused(auth: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await auth.stub.ResolveKeys(pb.ResolveKeysRequest(digests=[b"short"]), metadata=auth.process(EDGE))
@@ -216,7 +208,7 @@ async def test_suspending_an_organization_pushes_all_its_keys(auth: Any) -> None
 
 async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> None:
     call, first = await watch(auth)
-    assert first.snapshot_complete
+    await read_snapshot(call, first)
     admin = await asyncpg.connect(auth.database.dsn("admin"))
     try:
         await admin.execute(
@@ -229,7 +221,7 @@ async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> N
         await asyncio.wait_for(call.read(), 30)
     assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
     again, first = await watch(auth)
-    assert first.snapshot_complete
+    await read_snapshot(again, first)
     again.cancel()
 
 

@@ -46,6 +46,8 @@ MAY: dict[str, tuple[set[str], set[str]]] = {
     "KEYS_REVOKE": (EVERYBODY, {"admin"}),
     "KEYS_UPDATE": (EVERYBODY, {"admin"}),
     "KEYS_IMPORT": (MANAGERS, {"admin"}),
+    # No RPC asks for it: it is what putting `events:write` on a key takes.
+    "EVENTS_WRITE": (MANAGERS, {"admin"}),
     "LIMITS_READ": (EVERYBODY, OPERATORS),
     "USAGE_READ": (EVERYBODY, OPERATORS),
     "BILLING_READ": (MANAGERS, OPERATORS),

@@ -31,7 +31,7 @@ def forgotten(number: int, *, version: int) -> auth.KeyGrant:
 def known(folder: Path) -> dict[int, tuple[int, int]]:
     loaded = KeyFiles(folder).load()
     assert loaded is not None
-    return {message.digest[0]: (message.version, message.state) for message in loaded}
+    return {message.digest[0]: (message.version, message.state) for message in loaded.grants}
 
 
 def test_changes_stand_over_the_snapshot_in_the_order_of_versions(tmp_path: Path) -> None:
@@ -80,6 +80,19 @@ def test_the_log_is_bounded_by_folding_it_into_the_snapshot(tmp_path: Path, monk
     for version in range(200, 300):
         files.append([grant(1, version=version)])
     assert (tmp_path / "keys.log").stat().st_size < 2_200
+
+
+def test_what_imported_keys_begin_with_is_kept_through_changes_and_folding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = KeyFiles(tmp_path)
+    files.replace([grant(1)], ("acme_", "old-"))
+    files.append([grant(1, version=2)])
+    assert files.load().prefixes == ("acme_", "old-")
+    monkeypatch.setattr(key_files, "LOG_BYTES_MAX", 0)
+    files.append([grant(1, version=3)])
+    assert (tmp_path / "keys.log").stat().st_size == 0
+    assert files.load().prefixes == ("acme_", "old-")
 
 
 def test_a_torn_record_hides_no_other(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from services.notification.templating import VALUE_LENGTH_MAX, Templates, load_t
 # What the services that send them promise to say: a template that asks for more or less is refused at run time only.
 SAID = {
     "already_registered": {"link"},
+    "api_keys_imported": {"organization_name", "count", "prefixes", "create_time"},
     "api_key_created": {"organization_name", "key_name", "hint", "create_time"},
     "email_change": {"link", "token", "expire_time"},
     "email_change_requested": {"new_email", "time", "address", "link"},

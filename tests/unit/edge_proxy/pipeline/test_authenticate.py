@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
@@ -155,3 +156,35 @@ async def test_a_key_that_is_known_to_be_unknown_is_refused_without_a_question()
     assert await refusal(authenticator(keys, misses), exchange(request_head(secret=SECRET))) is problems.KEY_INVALID
     assert keys.asked == []
     assert len(misses) == 0
+
+
+IMPORTED = "acme_live_7Q"
+IMPORTED_DIGEST = key_format.imported_digest(hashlib.sha256(IMPORTED.encode()).digest(), PEPPER)
+
+
+async def test_an_imported_key_is_known_by_its_sha256():
+    keys = FakeKeys(cached={IMPORTED_DIGEST: held_grant(SECRET)})
+    keys.prefixes = (b"acme_",)
+    for fields in (f"Authorization: Bearer  {IMPORTED}\r\n", f"X-API-Key: {IMPORTED}\r\n"):
+        asked = exchange(request_head(fields=fields))
+        await authenticator(keys).authenticate(asked, route())
+        assert asked.grant is keys.cached[IMPORTED_DIGEST]
+    assert keys.asked == []
+
+
+async def test_what_is_neither_ours_nor_begins_as_imported_keys_do_is_refused_without_asking():
+    keys = FakeKeys(known={IMPORTED_DIGEST: held_grant(SECRET), DIGEST: held_grant(SECRET)})
+    keys.prefixes = (b"other",)
+    step = authenticator(keys)
+    shown = [IMPORTED, SECRET[:-1], SECRET + "0", SECRET.upper(), SECRET.replace("live", "test"), "", "sk_live_"]
+    shown += [f"sk_live_{number:064x}" for number in range(10_000)]
+    for text in shown:
+        assert await refusal(step, exchange(request_head(fields=f"X-API-Key: {text}\r\n"))) is problems.KEY_INVALID
+    assert keys.asked == []
+
+
+async def test_a_key_of_ours_is_never_taken_for_an_imported_one():
+    digest = key_format.imported_digest(hashlib.sha256(SECRET.encode()).digest(), PEPPER)
+    keys = FakeKeys(cached={digest: held_grant(SECRET)}, known={digest: held_grant(SECRET)})
+    keys.prefixes = (b"sk_",)
+    assert await refusal(authenticator(keys), exchange(request_head(secret=SECRET))) is problems.KEY_INVALID

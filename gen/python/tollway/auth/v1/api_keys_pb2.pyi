@@ -162,7 +162,7 @@ class CreateApiKeyRequest(_message.Message):
     """A replay with the same key returns the first answer; 1 to 128 characters."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes that routes ask for, at most 50."""
+        """Scopes that routes ask for, at most 50. `events:write` takes an owner or admin; `tollway:` begins none."""
 
     @_builtins.property
     def allowed_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -532,7 +532,7 @@ class ImportedApiKey(_message.Message):
     """The organization's end user that it stands for."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes that routes ask for, at most 50."""
+        """Scopes that routes ask for, at most 50. `events:write` takes an owner or admin; `tollway:` begins none."""
 
     @_builtins.property
     def allowed_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

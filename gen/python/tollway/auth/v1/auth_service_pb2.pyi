@@ -41,6 +41,9 @@ from tollway.auth.v1.key_grants_pb2 import KEY_STATE_REVOKED as KEY_STATE_REVOKE
 from tollway.auth.v1.key_grants_pb2 import KEY_STATE_UNSPECIFIED as KEY_STATE_UNSPECIFIED
 from tollway.auth.v1.key_grants_pb2 import KeyGrant as KeyGrant
 from tollway.auth.v1.key_grants_pb2 import KeyState as KeyState
+from tollway.auth.v1.key_grants_pb2 import KeyUse as KeyUse
+from tollway.auth.v1.key_grants_pb2 import ReportKeyUsesRequest as ReportKeyUsesRequest
+from tollway.auth.v1.key_grants_pb2 import ReportKeyUsesResponse as ReportKeyUsesResponse
 from tollway.auth.v1.key_grants_pb2 import ResolveKeysRequest as ResolveKeysRequest
 from tollway.auth.v1.key_grants_pb2 import ResolveKeysResponse as ResolveKeysResponse
 from tollway.auth.v1.key_grants_pb2 import WatchKeysRequest as WatchKeysRequest

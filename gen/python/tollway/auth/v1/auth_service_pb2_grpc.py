@@ -49,6 +49,11 @@ class AuthServiceStub:
                 request_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.SerializeToString,
                 response_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.FromString,
                 _registered_method=True)
+        self.ReportKeyUses = channel.unary_unary(
+                '/tollway.auth.v1.AuthService/ReportKeyUses',
+                request_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesRequest.SerializeToString,
+                response_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesResponse.FromString,
+                _registered_method=True)
         self.WatchKeys = channel.unary_stream(
                 '/tollway.auth.v1.AuthService/WatchKeys',
                 request_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysRequest.SerializeToString,
@@ -387,6 +392,13 @@ class AuthServiceServicer:
 
     def ResolveKeys(self, request, context):
         """Resolves key digests to grants, many at once. An unknown digest is a result, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportKeyUses(self, request, context):
+        """Notes when keys were last used. Edges report what they served once a minute; a key that is not there is left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -866,6 +878,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.FromString,
                     response_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.SerializeToString,
             ),
+            'ReportKeyUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportKeyUses,
+                    request_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesRequest.FromString,
+                    response_serializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesResponse.SerializeToString,
+            ),
             'WatchKeys': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchKeys,
                     request_deserializer=tollway_dot_auth_dot_v1_dot_key__grants__pb2.WatchKeysRequest.FromString,
@@ -1225,6 +1242,33 @@ class AuthService:
             '/tollway.auth.v1.AuthService/ResolveKeys',
             tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysRequest.SerializeToString,
             tollway_dot_auth_dot_v1_dot_key__grants__pb2.ResolveKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportKeyUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.auth.v1.AuthService/ReportKeyUses',
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesRequest.SerializeToString,
+            tollway_dot_auth_dot_v1_dot_key__grants__pb2.ReportKeyUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,9 @@ from tollway.auth.v1.key_grants_pb2 import KEY_STATE_REVOKED as KEY_STATE_REVOKE
 from tollway.auth.v1.key_grants_pb2 import KEY_STATE_UNSPECIFIED as KEY_STATE_UNSPECIFIED
 from tollway.auth.v1.key_grants_pb2 import KeyGrant as KeyGrant
 from tollway.auth.v1.key_grants_pb2 import KeyState as KeyState
+from tollway.auth.v1.key_grants_pb2 import KeyUse as KeyUse
+from tollway.auth.v1.key_grants_pb2 import ReportKeyUsesRequest as ReportKeyUsesRequest
+from tollway.auth.v1.key_grants_pb2 import ReportKeyUsesResponse as ReportKeyUsesResponse
 from tollway.auth.v1.key_grants_pb2 import ResolveKeysRequest as ResolveKeysRequest
 from tollway.auth.v1.key_grants_pb2 import ResolveKeysResponse as ResolveKeysResponse
 from tollway.auth.v1.key_grants_pb2 import WatchKeysRequest as WatchKeysRequest
@@ -195,6 +198,8 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     ResolveKeys: _grpc.UnaryUnaryMultiCallable[_key_grants_pb2.ResolveKeysRequest, _key_grants_pb2.ResolveKeysResponse]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
+    ReportKeyUses: _grpc.UnaryUnaryMultiCallable[_key_grants_pb2.ReportKeyUsesRequest, _key_grants_pb2.ReportKeyUsesResponse]
+    """Notes when keys were last used. Edges report what they served once a minute; a key that is not there is left out."""
     WatchKeys: _grpc.UnaryStreamMultiCallable[_key_grants_pb2.WatchKeysRequest, _key_grants_pb2.WatchKeysResponse]
     """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
     at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
@@ -342,6 +347,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveKeys: _aio.UnaryUnaryMultiCallable[_key_grants_pb2.ResolveKeysRequest, _key_grants_pb2.ResolveKeysResponse]  # type: ignore[assignment]
     """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
+    ReportKeyUses: _aio.UnaryUnaryMultiCallable[_key_grants_pb2.ReportKeyUsesRequest, _key_grants_pb2.ReportKeyUsesResponse]  # type: ignore[assignment]
+    """Notes when keys were last used. Edges report what they served once a minute; a key that is not there is left out."""
     WatchKeys: _aio.UnaryStreamMultiCallable[_key_grants_pb2.WatchKeysRequest, _key_grants_pb2.WatchKeysResponse]  # type: ignore[assignment]
     """Streams every change of an API key: first a snapshot, then changes within a second of their commit. A message comes
     at least once a second (an empty one where there is nothing to say), the time before the snapshot included, so that
@@ -492,6 +499,14 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_grants_pb2.ResolveKeysResponse, _abc.Awaitable[_key_grants_pb2.ResolveKeysResponse]]:
         """Resolves key digests to grants, many at once. An unknown digest is a result, not an error."""
+
+    @_abc_1.abstractmethod
+    def ReportKeyUses(
+        self,
+        request: _key_grants_pb2.ReportKeyUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_grants_pb2.ReportKeyUsesResponse, _abc.Awaitable[_key_grants_pb2.ReportKeyUsesResponse]]:
+        """Notes when keys were last used. Edges report what they served once a minute; a key that is not there is left out."""
 
     @_abc_1.abstractmethod
     def WatchKeys(

@@ -25,25 +25,31 @@ _sym_db = _symbol_database.Default()
 from tollway.auth.v1 import api_keys_pb2 as tollway_dot_auth_dot_v1_dot_api__keys__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/auth/v1/key_grants.proto\x12\x0ftollway.auth.v1\x1a\x1etollway/auth/v1/api_keys.proto\"\xa6\x02\n\x08KeyGrant\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\napi_key_id\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\x0c\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.tollway.auth.v1.KeyState\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x16\n\x0e\x65xpire_time_us\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x0f\n\x07plan_id\x18\x0b \x01(\t\x12\x12\n\nrestricted\x18\x0c \x01(\x08\"%\n\x12ResolveKeysRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"@\n\x13ResolveKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\"-\n\x10WatchKeysRequest\x12\x19\n\x11snapshot_keys_max\x18\x01 \x01(\r\"\x97\x01\n\x11WatchKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\x12<\n\x11imported_prefixes\x18\x03 \x01(\x0b\x32!.tollway.auth.v1.ImportedPrefixes\"$\n\x10ImportedPrefixes\x12\x10\n\x08prefixes\x18\x01 \x03(\t*x\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12$\n KEY_STATE_ORGANIZATION_SUSPENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/auth/v1/key_grants.proto\x12\x0ftollway.auth.v1\x1a\x1etollway/auth/v1/api_keys.proto\"\xba\x02\n\x08KeyGrant\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\napi_key_id\x18\x02 \x01(\x0c\x12\x17\n\x0forganization_id\x18\x03 \x01(\x0c\x12&\n\x04mode\x18\x04 \x01(\x0e\x32\x18.tollway.auth.v1.KeyMode\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.tollway.auth.v1.KeyState\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x13\n\x0b\x61llowed_ips\x18\x07 \x03(\t\x12\x18\n\x10\x65xternal_subject\x18\x08 \x01(\t\x12\x16\n\x0e\x65xpire_time_us\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x0f\n\x07plan_id\x18\x0b \x01(\t\x12\x12\n\nrestricted\x18\x0c \x01(\x08\x12\x12\n\nkey_prefix\x18\r \x01(\t\"%\n\x12ResolveKeysRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\x0c\"@\n\x13ResolveKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\"=\n\x14ReportKeyUsesRequest\x12%\n\x04uses\x18\x01 \x03(\x0b\x32\x17.tollway.auth.v1.KeyUse\"J\n\x06KeyUse\x12\x17\n\x0forganization_id\x18\x01 \x01(\x0c\x12\x12\n\napi_key_id\x18\x02 \x01(\x0c\x12\x13\n\x0b\x61ge_seconds\x18\x03 \x01(\r\"\x17\n\x15ReportKeyUsesResponse\"-\n\x10WatchKeysRequest\x12\x19\n\x11snapshot_keys_max\x18\x01 \x01(\r\"\x97\x01\n\x11WatchKeysResponse\x12)\n\x06grants\x18\x01 \x03(\x0b\x32\x19.tollway.auth.v1.KeyGrant\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\x12<\n\x11imported_prefixes\x18\x03 \x01(\x0b\x32!.tollway.auth.v1.ImportedPrefixes\"$\n\x10ImportedPrefixes\x12\x10\n\x08prefixes\x18\x01 \x03(\t*x\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x15\n\x11KEY_STATE_REVOKED\x10\x02\x12$\n KEY_STATE_ORGANIZATION_SUSPENDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.auth.v1.key_grants_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYSTATE']._serialized_start=726
-  _globals['_KEYSTATE']._serialized_end=846
+  _globals['_KEYSTATE']._serialized_start=910
+  _globals['_KEYSTATE']._serialized_end=1030
   _globals['_KEYGRANT']._serialized_start=86
-  _globals['_KEYGRANT']._serialized_end=380
-  _globals['_RESOLVEKEYSREQUEST']._serialized_start=382
-  _globals['_RESOLVEKEYSREQUEST']._serialized_end=419
-  _globals['_RESOLVEKEYSRESPONSE']._serialized_start=421
-  _globals['_RESOLVEKEYSRESPONSE']._serialized_end=485
-  _globals['_WATCHKEYSREQUEST']._serialized_start=487
-  _globals['_WATCHKEYSREQUEST']._serialized_end=532
-  _globals['_WATCHKEYSRESPONSE']._serialized_start=535
-  _globals['_WATCHKEYSRESPONSE']._serialized_end=686
-  _globals['_IMPORTEDPREFIXES']._serialized_start=688
-  _globals['_IMPORTEDPREFIXES']._serialized_end=724
+  _globals['_KEYGRANT']._serialized_end=400
+  _globals['_RESOLVEKEYSREQUEST']._serialized_start=402
+  _globals['_RESOLVEKEYSREQUEST']._serialized_end=439
+  _globals['_RESOLVEKEYSRESPONSE']._serialized_start=441
+  _globals['_RESOLVEKEYSRESPONSE']._serialized_end=505
+  _globals['_REPORTKEYUSESREQUEST']._serialized_start=507
+  _globals['_REPORTKEYUSESREQUEST']._serialized_end=568
+  _globals['_KEYUSE']._serialized_start=570
+  _globals['_KEYUSE']._serialized_end=644
+  _globals['_REPORTKEYUSESRESPONSE']._serialized_start=646
+  _globals['_REPORTKEYUSESRESPONSE']._serialized_end=669
+  _globals['_WATCHKEYSREQUEST']._serialized_start=671
+  _globals['_WATCHKEYSREQUEST']._serialized_end=716
+  _globals['_WATCHKEYSRESPONSE']._serialized_start=719
+  _globals['_WATCHKEYSRESPONSE']._serialized_end=870
+  _globals['_IMPORTEDPREFIXES']._serialized_start=872
+  _globals['_IMPORTEDPREFIXES']._serialized_end=908
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,7 @@ class KeyGrant(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     RESTRICTED_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """HMAC-SHA-256 of the key under the pepper of `pepper_version`, 32 bytes."""
     api_key_id: _builtins.bytes
@@ -88,6 +89,8 @@ class KeyGrant(_message.Message):
     """The organization's plan as billing has said; empty before it said anything."""
     restricted: _builtins.bool
     """Whether the organization is restricted."""
+    key_prefix: _builtins.str
+    """What an imported key begins with; empty for keys of our own making."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that routes ask for."""
@@ -111,10 +114,11 @@ class KeyGrant(_message.Message):
         version: _builtins.int = ...,
         plan_id: _builtins.str = ...,
         restricted: _builtins.bool = ...,
+        key_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "digest", b"digest", "expire_time_us", b"expire_time_us", "external_subject", b"external_subject", "mode", b"mode", "organization_id", b"organization_id", "plan_id", b"plan_id", "restricted", b"restricted", "scopes", b"scopes", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "api_key_id", b"api_key_id", "digest", b"digest", "expire_time_us", b"expire_time_us", "external_subject", b"external_subject", "key_prefix", b"key_prefix", "mode", b"mode", "organization_id", b"organization_id", "plan_id", b"plan_id", "restricted", b"restricted", "scopes", b"scopes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,6 +173,77 @@ class ResolveKeysResponse(_message.Message):
 Global___ResolveKeysResponse: _TypeAlias = ResolveKeysResponse  # noqa: Y015
 
 @_typing.final
+class ReportKeyUsesRequest(_message.Message):
+    """Which keys an edge served lately."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyUse]:
+        """At most 10,000. Of a key that comes twice the latest use counts."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___KeyUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportKeyUsesRequest: _TypeAlias = ReportKeyUsesRequest  # noqa: Y015
+
+@_typing.final
+class KeyUse(_message.Message):
+    """The latest use of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.bytes
+    """The organization, 16 bytes."""
+    api_key_id: _builtins.bytes
+    """The API key, 16 bytes."""
+    age_seconds: _builtins.int
+    """How long ago it was, so that nobody's clock matters."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.bytes = ...,
+        api_key_id: _builtins.bytes = ...,
+        age_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "api_key_id", b"api_key_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyUse: _TypeAlias = KeyUse  # noqa: Y015
+
+@_typing.final
+class ReportKeyUsesResponse(_message.Message):
+    """The uses are stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportKeyUsesResponse: _TypeAlias = ReportKeyUsesResponse  # noqa: Y015
+
+@_typing.final
 class WatchKeysRequest(_message.Message):
     """Starts a watch."""
 
@@ -207,7 +282,7 @@ class WatchKeysResponse(_message.Message):
 
     @_builtins.property
     def imported_prefixes(self) -> Global___ImportedPrefixes:
-        """What imported keys begin with, all of them, whenever that has changed and with the end of the snapshot. A key that
+        """What imported keys begin with, all of them: before the snapshot ends, and whenever that has changed. A key that
         begins with none of these and is not of our own making is refused without asking.
         """
 

@@ -157,6 +157,8 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Change API keys; members only those that they created."""
     PERMISSION_KEYS_IMPORT: _Permission.ValueType  # 21
     """Import API keys from another system."""
+    PERMISSION_EVENTS_WRITE: _Permission.ValueType  # 22
+    """Give a key the scope to send usage events of its own organization."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role may do. The grants are the role table of the product."""
@@ -205,6 +207,8 @@ PERMISSION_KEYS_UPDATE: Permission.ValueType  # 20
 """Change API keys; members only those that they created."""
 PERMISSION_KEYS_IMPORT: Permission.ValueType  # 21
 """Import API keys from another system."""
+PERMISSION_EVENTS_WRITE: Permission.ValueType  # 22
+"""Give a key the scope to send usage events of its own organization."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
