@@ -16,6 +16,7 @@ from mesh.clock import SystemClock
 from mesh.config import host_port, load
 from mesh.ids import RandomIds
 from mesh.rpc.client import Clients
+from mesh.rpc.principals import Principals
 from mesh.service import process
 from mesh.service.listener import HealthListener
 
@@ -31,12 +32,19 @@ def main() -> None:
     async def serve(context: process.ProcessContext) -> None:
         clock = SystemClock()
         clients = Clients(settings, process=NAME, clock=clock)
-        gateway = build_gateway(settings, services=services(), principals=clients.verifier(clock), ids=RandomIds())
-        listener = HealthListener(required={}, optional=service_checks(gateway.channels.all()))
+        principals = Principals(clock=clock)
+        watch = clients.watch_principals(principals)
+        watching = context.tasks.create_task(watch.run())
+        gateway = build_gateway(
+            settings, services=services(), principals=clients.verifier(clock, principals), ids=RandomIds()
+        )
+        optional = {**service_checks(gateway.channels.all()), "principals": watch.check}
+        listener = HealthListener(required={}, optional=optional)
         try:
             await listener.start(settings.gateway_metrics_listen)
             await _serve(gateway, settings, context.stopping)
         finally:
+            watching.cancel()
             await listener.stop()
             await gateway.close()
             await clients.close()

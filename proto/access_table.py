@@ -24,12 +24,14 @@ PLATFORM_ROLES = {
 
 def page() -> str:
     """Return the page's text."""
-    columns = ["RPC", *ROLES, *PLATFORM_ROLES, "service accounts", "processes"]
+    columns = ["RPC", *ROLES, *PLATFORM_ROLES, "service accounts", "while suspended", "processes"]
     lines = [
         "# Who may call what",
         "",
         "Read from the protos by `make proto`; `make check` compares. Roles are those in the organization that a",
-        "request names; the operator's own roles hold in every organization. Another tenant's is NOT_FOUND.",
+        "request names; the operator's own roles hold in every organization. Another tenant's is NOT_FOUND. With",
+        "`self` people act on what is theirs alone, whatever their role. Whose own organization is suspended may",
+        "call what says so; the operator's people may call everything.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -43,12 +45,15 @@ def row(rule: Rule) -> str:
     """Return the table's row of one RPC."""
     name = f"`{rule.method.containing_service.name}.{rule.method.name}`"
     if access_pb2.CALLER_ANYONE in rule.callers:
-        return f"| {name} |" + " anyone |" * (len(ROLES) + len(PLATFORM_ROLES) + 1) + " anyone |"
+        return f"| {name} |" + " anyone |" * (len(ROLES) + len(PLATFORM_ROLES) + 3)
     people = access_pb2.CALLER_PERSON in rule.callers
     cells = [people and role_has(role, rule.permission) for role in ROLES.values()]
     cells += [people and platform_role_has([role], rule.permission) for role in PLATFORM_ROLES.values()]
     cells.append(access_pb2.CALLER_SERVICE_ACCOUNT in rule.callers)
+    cells.append(rule.allowed_while_suspended)
     words = ["yes" if cell else "" for cell in cells]
+    if rule.acts_on_caller:
+        words[: len(ROLES) + len(PLATFORM_ROLES)] = ["self"] * (len(ROLES) + len(PLATFORM_ROLES))
     return "| " + " | ".join([name, *words, ", ".join(sorted(rule.processes))]) + " |"
 
 

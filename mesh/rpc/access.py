@@ -6,14 +6,21 @@ when an RPC has none. `Verifier` turns the `authorization` metadata into a `Prin
 - no credentials where some are needed: UNAUTHENTICATED
 - the wrong kind of caller, or a role without the permission inside its own tenant: PERMISSION_DENIED
 - another tenant's organization: NOT_FOUND, the same answer as for one that does not exist
+- a caller whose own organization is suspended: PERMISSION_DENIED, but for what is `allowed_while_suspended`. The
+  operator's people are never locked out, or nobody could lift the suspension of the operator's own organization.
+
+A token that is valid is refused all the same where its session has ended, its membership has changed or its
+organization is deleted (`principals`). While nothing has been heard of that since the start, nobody is let in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +35,7 @@ from mesh.clock import Clock
 from mesh.rpc import opaque_tokens
 from mesh.rpc.errors import NotFound, PermissionDenied, RpcError, Unauthenticated, Unavailable, Violations
 from mesh.rpc.opaque_tokens import SERVICE_ACCOUNT_PREFIX
+from mesh.rpc.principals import Principals
 from mesh.rpc.process_tokens import (
     CLOCK_SKEW_SECONDS,
     PROCESS_TOKEN_TYPE,
@@ -47,6 +55,8 @@ SERVICE_ACCOUNT_CACHE_SECONDS: Final = 1.0
 SERVICE_ACCOUNT_CACHE_MAX: Final = 10_000
 PROCESS_TOKENS_REMEMBERED_MAX: Final = 1_000
 JWKS_REFETCH_SECONDS_MIN: Final = 1.0
+PRINCIPALS_LOAD_SECONDS_MAX: Final = 1.0
+SERVICE_ACCOUNT_RECHECK_SECONDS: Final = 30.0
 _BEARER: Final = "bearer"
 _INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -64,7 +74,8 @@ class PrincipalKind(Enum):
 class Principal:
     """Who calls. `subject` is a person's or service account's id, or a process's name.
 
-    People have a session, and the version of the membership that their role was read from.
+    People have a session, and the version of the membership that their role was read from. `issue_time_s` and
+    `expire_time_s` are their token's, Unix time in seconds. `is_suspended` is said of the organization.
     """
 
     kind: PrincipalKind
@@ -74,6 +85,9 @@ class Principal:
     platform_roles: tuple[access_pb2.PlatformRole.ValueType, ...] = ()
     session_id: UUID | None = None
     membership_version: int = 0
+    issue_time_s: float = math.inf
+    expire_time_s: float = math.inf
+    is_suspended: bool = False
     token: str = field(default="", repr=False)
 
 
@@ -108,6 +122,10 @@ class RoleInsufficient(PermissionDenied):
     """Your role does not include this."""
 
 
+class OrganizationSuspended(PermissionDenied):
+    """This organization is suspended: it can be looked at and paid for, and nothing new comes into being in it."""
+
+
 class OrganizationNotFound(NotFound):
     """There is no such organization."""
 
@@ -131,6 +149,11 @@ class Rule:
     processes: frozenset[str]
     acts_on_caller: bool
     allowed_while_suspended: bool
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether a call may go on for long."""
+        return bool(self.method.client_streaming or self.method.server_streaming)
 
 
 class AccessRules:
@@ -250,8 +273,13 @@ def authorize_caller(rule: Rule, principal: Principal) -> None:
 
 
 def _authorize_person(rule: Rule, principal: Principal, request: Message | None) -> None:
-    if rule.acts_on_caller:
-        return
+    if not rule.acts_on_caller:
+        _authorize_member(rule, principal, request)
+    if principal.is_suspended and not (rule.allowed_while_suspended or principal.platform_roles):
+        raise OrganizationSuspended
+
+
+def _authorize_member(rule: Rule, principal: Principal, request: Message | None) -> None:
     tenant = _tenant_of(rule, request) if rule.tenant_field else principal.organization_id
     if platform_role_has(principal.platform_roles, rule.permission):
         return
@@ -292,6 +320,7 @@ class Verifier:
         fetch_jwks: Gets the key set of session tokens from `auth`.
         resolve_service_account: Asks `auth` who holds a `tw_sa_` token; None where nobody does.
         clock: For the caches.
+        principals: What is known beyond tokens; None where nothing can be.
     """
 
     def __init__(
@@ -302,12 +331,14 @@ class Verifier:
         fetch_jwks: Callable[[], Awaitable[str]],
         resolve_service_account: Callable[[str], Awaitable[Principal | None]],
         clock: Clock,
+        principals: Principals | None = None,
     ) -> None:
         self.process_keys = process_keys
         self.audience = audience
         self._fetch_jwks = fetch_jwks
         self._resolve_service_account = resolve_service_account
         self._clock = clock
+        self._principals = principals if principals is not None else Principals.of_tokens_alone(clock)
         self._keys: dict[str, Any] = {}
         self._keys_asked_at = float("-inf")
         self._keys_are_known = False
@@ -331,15 +362,72 @@ class Verifier:
             raise CredentialsInvalid("a token of ours is shorter")
         try:
             if token.startswith(SERVICE_ACCOUNT_PREFIX):
-                return await self._service_account(token)
+                return await self._in_force(await self._service_account(token))
             token_type = read_type(token)
             if token_type == SESSION_TOKEN_TYPE:
-                return await self._session(token)
+                return await self._in_force(await self._session(token))
             if token_type == PROCESS_TOKEN_TYPE:
                 return self._process(token)
             raise CredentialsInvalid(f"a token of another type: {token_type[:40]!r}")
         except (jwt.InvalidTokenError, KeyError, ValueError) as error:
             raise CredentialsInvalid(repr(error)) from error
+
+    async def wait_refused(self, principal: Principal, admit: Callable[[Principal], None]) -> RpcError:
+        """Wait until somebody who was let in may be so no longer, and return why.
+
+        That is for whatever goes on after the call was let in: a stream, a socket. It ends with the token, too.
+
+        Args:
+            principal: A person or a service account, as `principal` returned them.
+            admit: Raises where they, as they are now, may not go on.
+        """
+        has_changed = False
+        with self._principals.watching(principal) as changed:
+            while True:
+                changed.clear()
+                try:
+                    admit(await self._again(principal))
+                except VerifierUnavailable as error:
+                    # Who cannot be asked about goes on; who has changed and cannot be asked about does not.
+                    if has_changed:
+                        return error
+                except RpcError as error:
+                    return error
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), self._recheck_seconds(principal))
+                has_changed = changed.is_set()
+
+    async def _again(self, principal: Principal) -> Principal:
+        """Return who somebody is by now.
+
+        Raises:
+            CredentialsInvalid: Nobody any more.
+            VerifierUnavailable: That cannot be found out.
+        """
+        if principal.kind is PrincipalKind.SERVICE_ACCOUNT:
+            principal = await self._service_account(principal.token)
+        elif principal.expire_time_s <= self._clock.now().timestamp():
+            raise CredentialsInvalid("the token has ended")
+        return await self._in_force(principal)
+
+    def _recheck_seconds(self, principal: Principal) -> float:
+        """Return when to look again without a change: at a token's end; the end of a service account is not known."""
+        if principal.kind is PrincipalKind.SERVICE_ACCOUNT:
+            return SERVICE_ACCOUNT_RECHECK_SECONDS
+        return max(0.0, principal.expire_time_s - self._clock.now().timestamp()) + 0.001
+
+    async def _in_force(self, principal: Principal) -> Principal:
+        """Compare a principal with what has changed since its token was signed."""
+        known = self._principals
+        if not known.loaded.is_set():
+            try:
+                await asyncio.wait_for(known.loaded.wait(), PRINCIPALS_LOAD_SECONDS_MAX)
+            except TimeoutError as error:
+                raise VerifierUnavailable("nothing is known about ended sessions yet") from error
+        if known.refuses(principal):
+            raise CredentialsInvalid("ended or changed since the token was signed")
+        is_suspended = known.is_suspended(principal.organization_id)
+        return principal if principal.is_suspended == is_suspended else replace(principal, is_suspended=is_suspended)
 
     def _process(self, token: str) -> Principal:
         """Verify a process token; one that has been verified is only looked at for its end.
@@ -370,6 +458,8 @@ class Verifier:
             ),
             session_id=claims.session_id,
             membership_version=claims.membership_version,
+            issue_time_s=claims.issue_time_s,
+            expire_time_s=claims.expire_time_s,
             token=token,
         )
 
@@ -396,9 +486,9 @@ class Verifier:
         """Ask who holds a token, at most once a second; one that cannot exist is refused without asking."""
         if not opaque_tokens.is_well_formed(token, SERVICE_ACCOUNT_PREFIX):
             raise CredentialsInvalid("not a service account token")
-        now = self._clock.monotonic()
         cached = self._service_accounts.get(token)
-        if cached is None or now - cached[0] >= SERVICE_ACCOUNT_CACHE_SECONDS:
+        if cached is None or not self._is_current(*cached):
+            now = self._clock.monotonic()
             try:
                 cached = (now, await self._resolve_service_account(token))
             except (grpc.RpcError, RpcError) as error:
@@ -409,3 +499,9 @@ class Verifier:
         if cached[1] is None:
             raise CredentialsInvalid("unknown service account token")
         return cached[1]
+
+    def _is_current(self, asked_at: float, account: Principal | None) -> bool:
+        """Tell whether an answer still holds: it is young, and nothing changed after it was asked for."""
+        if self._clock.monotonic() - asked_at >= SERVICE_ACCOUNT_CACHE_SECONDS:
+            return False
+        return account is None or self._principals.is_current(account.subject, asked_at)

@@ -29,14 +29,18 @@ from mesh.config import ProcessSettings
 from mesh.observability import TRACEPARENT, current_traceparent
 from mesh.rpc.access import Principal, PrincipalKind, Verifier
 from mesh.rpc.interceptors import REQUEST_ID
+from mesh.rpc.principals import Principals
 from mesh.rpc.process_tokens import ProcessTokens
 from mesh.rpc.server import KEEPALIVE_MS, MESSAGE_BYTES_MAX
+from mesh.rpc.stream_watch import StreamWatch
 from mesh.rpc.tls import channel_credentials
 
 DEADLINE_SECONDS: Final = 5.0
 RETRY_ATTEMPTS_MAX: Final = 3
 RETRY_BUDGET_TOKENS: Final = 10
 RETRY_BUDGET_RATIO: Final = 0.1
+PRINCIPALS_BACKOFF_SECONDS_MAX: Final = 1.0
+"""Short: what was revoked while the stream was away is in force once it is back."""
 
 
 class _Attach(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # not generic at run time
@@ -119,8 +123,21 @@ class Clients:
         """Return credentials for one service with the current request id and trace; streams must be given it."""
         return [("authorization", self._tokens.bearer(service)), *request_metadata()]
 
-    def verifier(self, clock: Clock) -> Verifier:
-        """Return a verifier that asks `auth` for keys and service accounts."""
+    def watch_principals(self, principals: Principals) -> StreamWatch[auth_service_pb2.WatchPrincipalsResponse]:
+        """Return what keeps `principals` in step with `auth` while it runs."""
+        return StreamWatch(
+            "principals",
+            lambda: self.auth.WatchPrincipals(
+                auth_service_pb2.WatchPrincipalsRequest(), metadata=self.metadata("auth"), wait_for_ready=False
+            ),
+            begin=principals.begin_snapshot,
+            receive=principals.receive,
+            reconnect=lambda: self.reopen("auth"),
+            backoff_seconds_max=PRINCIPALS_BACKOFF_SECONDS_MAX,
+        )
+
+    def verifier(self, clock: Clock, principals: Principals) -> Verifier:
+        """Return a verifier that asks `auth` for keys and service accounts, and knows what `principals` says."""
 
         async def fetch_jwks() -> str:
             answer = await self.auth.GetJwks(auth_service_pb2.GetJwksRequest())
@@ -136,6 +153,7 @@ class Clients:
             fetch_jwks=fetch_jwks,
             resolve_service_account=resolve,
             clock=clock,
+            principals=principals,
         )
 
     async def reopen(self, service: str) -> None:

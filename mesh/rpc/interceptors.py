@@ -8,13 +8,18 @@ A request whose bytes cannot be read is the caller's error. gRPC would answer UN
 of any interceptor. So a single request is read into either a message or the note that it cannot be, and the guard
 answers. A stream's request that cannot be read fails where the handler waits for it, inside the guard. Health and
 reflection, which anyone may call, have no guard; what stands in its place answers for such requests alone.
+
+A stream goes on long after its caller was let in. A person's or a service account's ends within a second of what would
+refuse it (`Verifier.wait_refused`), wherever it stands: in the handler, or in sending to a client that does not read.
+That is why answers are sent from inside the guard. The status reaches such a client behind what was sent before it; the
+handler has ended by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -49,6 +54,7 @@ from mesh.rpc.fields import FieldChecks
 AUTHORIZATION: Final = "authorization"
 REQUEST_ID: Final = "x-request-id"
 REQUEST_ID_LENGTH_MAX: Final = 64
+_REVOCABLE: Final = frozenset({PrincipalKind.PERSON, PrincipalKind.SERVICE_ACCOUNT})
 _AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 _REQUESTS: Final = Counter("tollway_rpc_requests_total", "RPCs handled", ["method", "code"])
@@ -147,7 +153,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 principal = await self._verifier.principal(metadata.authorization())
                 _bind(principal)
                 self._admit(rule, principal, request)
-                yield
+                async with self._until_refused(rule, principal, request):
+                    yield
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -165,6 +172,41 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         if failure is not None:
             self._tell_denied(failure, path, metadata, context)
             await _abort(context, failure)
+
+    @contextlib.asynccontextmanager
+    async def _until_refused(
+        self, rule: Rule, principal: Principal, request: Message | _Unreadable | None
+    ) -> AsyncIterator[None]:
+        """End a stream's handler once its caller would be refused.
+
+        Raises:
+            RpcError: Why the caller would be refused.
+        """
+        if not rule.is_stream or principal.kind not in _REVOCABLE:
+            yield
+            return
+        refusal: RpcError | None = None
+
+        async def wait() -> None:
+            nonlocal refusal
+            try:
+                refusal = await self._verifier.wait_refused(principal, lambda now: self._admit(rule, now, request))
+            except Exception as error:  # the watch's edge: a stream that nobody watches may not go on
+                log.exception("stream_watch_crashed")
+                refusal = InternalError(repr(error))
+            ends.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with asyncio.timeout(None) as ends:
+                waiting = asyncio.ensure_future(wait())
+                try:
+                    yield
+                finally:
+                    waiting.cancel()
+        except TimeoutError:
+            if refusal is None or not ends.expired():
+                raise
+            raise refusal from None
 
     def _tell_denied(self, failure: RpcError, path: str, metadata: dict[str, Any], context: Any) -> None:
         denied = isinstance(failure, (PermissionDenied, OrganizationNotFound))
@@ -200,7 +242,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
 def _bind(principal: Principal) -> None:
     set_principal(principal)
-    if principal.kind in {PrincipalKind.PERSON, PrincipalKind.SERVICE_ACCOUNT}:
+    if principal.kind in _REVOCABLE:
         structlog.contextvars.bind_contextvars(
             user_id=principal.subject, organization_id=str(principal.organization_id)
         )
@@ -249,6 +291,13 @@ async def _abort(context: Any, failure: RpcError) -> NoReturn:
     raise AssertionError
 
 
+async def _send(context: Any, answers: AsyncGenerator[Any]) -> None:
+    """Send answers as they come, from the task that asks for them."""
+    async with contextlib.aclosing(answers):
+        async for answer in answers:
+            await context.write(answer)
+
+
 def _open_to_anyone(handler: Any) -> Any:
     """Return the handler of health or reflection; only a request that cannot be read is answered before it."""
     if handler.request_streaming:
@@ -291,11 +340,10 @@ def _unary_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Me
     )
 
 
-def _unary_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
-    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+def _unary_stream(guard: GuardInterceptor, handler: Any, rule: Rule, metadata: _Metadata, path: str) -> Any:
+    async def call(request: Any, context: Any) -> None:
         async with guard.guard(rule, metadata, path, context, request):
-            async for answer in handler.unary_stream(request, context):
-                yield answer
+            await _send(context, handler.unary_stream(request, context))
 
     return grpc.unary_stream_rpc_method_handler(
         call, _read_or_note(handler.request_deserializer), handler.response_serializer
@@ -313,11 +361,10 @@ def _stream_unary(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _M
     )
 
 
-def _stream_stream(guard: GuardInterceptor, handler: Any, rule: Any, metadata: _Metadata, path: str) -> Any:
-    async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+def _stream_stream(guard: GuardInterceptor, handler: Any, rule: Rule, metadata: _Metadata, path: str) -> Any:
+    async def call(requests: Any, context: Any) -> None:
         async with guard.guard(rule, metadata, path, context, None):
-            async for answer in handler.stream_stream(requests, context):
-                yield answer
+            await _send(context, handler.stream_stream(requests, context))
 
     return grpc.stream_stream_rpc_method_handler(
         call, _read_or_raise(handler.request_deserializer), handler.response_serializer

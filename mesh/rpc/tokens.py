@@ -61,6 +61,8 @@ class SessionClaims:
     role: str
     platform_roles: tuple[str, ...]
     membership_version: int
+    issue_time_s: int
+    expire_time_s: int
 
 
 class SessionSigner:
@@ -227,7 +229,7 @@ def _read_claims(payload: bytes, now: float) -> SessionClaims:
         raise jwt.InvalidTokenError("claims are an object")
     if claims.get("iss") != ISSUER or claims.get("aud") != SESSION_AUDIENCE:
         raise jwt.InvalidTokenError("from elsewhere, or for somebody else")
-    _check_times(claims.get("iat"), claims.get("exp"), now)
+    beginning, end = _read_times(claims.get("iat"), claims.get("exp"), now)
     role, platform_roles, version = claims.get("role"), claims.get("prole"), claims.get("mv")
     if not isinstance(role, str) or type(version) is not int or not isinstance(claims.get("jti"), str):
         raise jwt.InvalidTokenError("role, mv or jti is not what it should be")
@@ -240,10 +242,12 @@ def _read_claims(payload: bytes, now: float) -> SessionClaims:
         role=role,
         platform_roles=tuple(platform_roles[:PLATFORM_ROLES_MAX]),
         membership_version=version,
+        issue_time_s=beginning,
+        expire_time_s=end,
     )
 
 
-def _check_times(beginning: object, end: object, now: float) -> None:
+def _read_times(beginning: object, end: object, now: float) -> tuple[int, int]:
     # A bool is an int to Python, and a JSON number may be a float.
     if type(beginning) is not int or type(end) is not int:
         raise jwt.InvalidTokenError("iat and exp are whole seconds")
@@ -253,6 +257,7 @@ def _check_times(beginning: object, end: object, now: float) -> None:
         raise jwt.ImmatureSignatureError("it has not begun")
     if end - beginning > SESSION_SECONDS:
         raise jwt.InvalidTokenError("it lives too long")
+    return beginning, end
 
 
 def _read_id(text: object) -> UUID:

@@ -31,6 +31,7 @@ from mesh.ids import IdSource, RandomIds
 from mesh.rpc.access import Verifier
 from mesh.rpc.client import Clients
 from mesh.rpc.interceptors import OnDenied
+from mesh.rpc.principals import Principals
 from mesh.rpc.server import Server
 from mesh.rpc.tls import server_credentials
 from mesh.service import process
@@ -124,9 +125,12 @@ async def serve(
     async with contextlib.AsyncExitStack() as cleanup:
         context = await _open(spec, settings, process_context, cleanup)
         wired = [spec.roles[name](context) for name in spec.roles if name in roles]
+        principals = Principals(clock=context.clock)
+        if any(_asks_auth(role) for role in wired):
+            wired.append(_watch_principals(context, principals))
         _start_background(wired, process_context, cleanup)
         if await _loaded(wired, process_context.stopping):
-            await _start_serving(spec, context, wired, cleanup)
+            await _start_serving(spec, context, wired, principals, cleanup)
         await process_context.stopping.wait()
 
 
@@ -165,6 +169,16 @@ def _start_background(
     cleanup.push_async_callback(_finish, workers, stopping)
 
 
+def _asks_auth(role: Role) -> bool:
+    return role.handler is not None and role.verifier is None
+
+
+def _watch_principals(context: ServiceContext[Settings], principals: Principals) -> Role:
+    """Hear of ended sessions and the like; without that tokens go on working until they end."""
+    watch = context.clients.watch_principals(principals)
+    return Role(loops=[watch.run], optional={"principals": watch.check})
+
+
 async def _loaded(wired: Sequence[Role], stopping: asyncio.Event) -> bool:
     """Wait until every role may serve; False where the process is told to stop before."""
     waits = [role.loaded() for role in wired if role.loaded is not None]
@@ -186,6 +200,7 @@ async def _start_serving(
     spec: ServiceSpec[Settings],
     context: ServiceContext[Settings],
     wired: Sequence[Role],
+    principals: Principals,
     cleanup: contextlib.AsyncExitStack,
 ) -> None:
     required: dict[str, Check] = {name: check for role in wired for name, check in role.required.items()}
@@ -200,7 +215,7 @@ async def _start_serving(
                 name=spec.name,
                 listen=context.settings.listen,
                 services=[(spec.descriptor, spec.register, role.handler)],
-                verifier=role.verifier or context.clients.verifier(context.clock),
+                verifier=role.verifier or context.clients.verifier(context.clock, principals),
                 clock=context.clock,
                 ids=context.ids,
                 checks=required,

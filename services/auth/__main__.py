@@ -42,7 +42,9 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
     return Role(
         handler=auth.handler,
         verifier=auth.verifier,
-        workers=[auth.key_changes.run, auth.denials.run],
+        workers=[auth.key_changes.run, auth.principal_changes.run, auth.denials.run],
+        loops=[auth.principals_watch.run],
+        optional={"principals": auth.principals_watch.check},
         on_denied=auth.handler.note_denied,
         close=[auth.passwords.close],
     )

@@ -168,3 +168,7 @@ class OperatorsServiceAccount(PermissionDenied):
 
 class PlatformRoleElsewhere(FailedPrecondition):
     """Service accounts with a platform role belong to the operator's own organization."""
+
+
+class PrincipalWatchUnavailable(Unavailable):
+    """Changes of principals cannot be watched right now; connect again and start with a new snapshot."""

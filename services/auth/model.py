@@ -421,3 +421,47 @@ class AuditPlace:
 
     create_time: datetime
     audit_entry_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedSession:
+    """A session whose tokens are refused from now on."""
+
+    session_id: UUID
+    change_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedMembership:
+    """A membership whose tokens from before `version` are refused from now on."""
+
+    person_id: UUID
+    organization_id: UUID
+    version: int
+    change_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedOrganization:
+    """The state of an organization."""
+
+    organization_id: UUID
+    state: OrganizationState
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedServiceAccount:
+    """A service account that is another one now, or none."""
+
+    service_account_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedTokens:
+    """Whatever was issued before an instant is refused: there were more changes than are told one by one."""
+
+    issued_before: datetime
+
+
+PrincipalChange = EndedSession | ChangedMembership | ChangedOrganization | ChangedServiceAccount | RefusedTokens

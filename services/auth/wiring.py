@@ -6,14 +6,18 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tollway.auth.v1.principals_pb2 import WatchPrincipalsResponse
+
 from mesh.clock import Clock
 from mesh.database.idempotency import Idempotency
 from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.pagination import PageTokens
 from mesh.rpc.access import Principal, Verifier
-from mesh.rpc.client import service_account_principal
+from mesh.rpc.client import PRINCIPALS_BACKOFF_SECONDS_MAX, service_account_principal
+from mesh.rpc.principals import Principals
 from mesh.rpc.process_tokens import ProcessKeys
+from mesh.rpc.stream_watch import StreamWatch
 from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
@@ -34,9 +38,11 @@ from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
 from services.auth.passwords import Passwords
 from services.auth.people import People
+from services.auth.principal_changes import PrincipalChanges
 from services.auth.refresh_tokens import RefreshTokens
 from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
+from services.auth.rpc.principals import watch
 from services.auth.rpc.service_accounts import to_resolved
 from services.auth.service import Accounts
 from services.auth.service_accounts import ServiceAccounts
@@ -76,6 +82,8 @@ class Auth:
     mail: Mail
     denials: Denials
     key_changes: KeyChanges
+    principal_changes: PrincipalChanges
+    principals_watch: StreamWatch[WatchPrincipalsResponse]
 
 
 def build(
@@ -122,6 +130,8 @@ def build(
     sessions = Sessions(db=db, families=families, denials=denials, passwords=passwords, throttle=throttle)
     tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
     key_changes = KeyChanges(db=db, clock=clock)
+    principal_changes = PrincipalChanges(db=db, clock=clock)
+    principals = Principals(clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
     service_accounts = ServiceAccounts(
         db=db,
@@ -164,13 +174,14 @@ def build(
         signer=signer,
         denials=denials,
         key_changes=key_changes,
+        principal_changes=principal_changes,
         page_tokens=PageTokens(secret.page_token_key),
         clock=clock,
         process_keys=process_keys,
     )
     return Auth(
         handler=handler,
-        verifier=_verifier(process_keys, service_accounts, signer, clock),
+        verifier=_verifier(process_keys, service_accounts, signer, principals, clock),
         signer=signer,
         sessions=sessions,
         passwords=passwords,
@@ -178,11 +189,28 @@ def build(
         mail=mail,
         denials=denials,
         key_changes=key_changes,
+        principal_changes=principal_changes,
+        principals_watch=_watch_own(principal_changes, principals),
+    )
+
+
+def _watch_own(changes: PrincipalChanges, principals: Principals) -> StreamWatch[WatchPrincipalsResponse]:
+    """Auth's own verifier learns what the others are told, without a connection."""
+    return StreamWatch(
+        "principals",
+        lambda: watch(changes),
+        begin=principals.begin_snapshot,
+        receive=principals.receive,
+        backoff_seconds_max=PRINCIPALS_BACKOFF_SECONDS_MAX,
     )
 
 
 def _verifier(
-    process_keys: ProcessKeys, service_accounts: ServiceAccounts, signer: SessionSigner, clock: Clock
+    process_keys: ProcessKeys,
+    service_accounts: ServiceAccounts,
+    signer: SessionSigner,
+    principals: Principals,
+    clock: Clock,
 ) -> Verifier:
     """Auth asks itself directly what the others ask it over the wire."""
 
@@ -198,4 +226,5 @@ def _verifier(
         fetch_jwks=fetch_jwks,
         resolve_service_account=resolve,
         clock=clock,
+        principals=principals,
     )

@@ -20,6 +20,7 @@ from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
 from services.auth.key_limits import KeyLimits
+from services.auth.principal_changes import PrincipalChanges
 from services.auth.wiring import Secrets, build
 from tests.support.accounts import DASHBOARD_URL, DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
@@ -38,6 +39,7 @@ class RunningAuth:
     database: TestDatabase
     db: Database
     key_changes: KeyChanges
+    principal_changes: PrincipalChanges
     denials: Denials
     families: SessionFamilies
 
@@ -80,7 +82,8 @@ async def running_auth(
         ids=ids,
     )
     stopping = asyncio.Event()
-    background = asyncio.create_task(auth.key_changes.run(stopping))
+    background = [asyncio.create_task(changes.run(stopping)) for changes in (auth.key_changes, auth.principal_changes)]
+    watching = asyncio.create_task(auth.principals_watch.run())
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(
         name="auth",
@@ -100,6 +103,7 @@ async def running_auth(
             database=database,
             db=db,
             key_changes=auth.key_changes,
+            principal_changes=auth.principal_changes,
             denials=auth.denials,
             families=auth.families,
         )
@@ -107,6 +111,7 @@ async def running_auth(
         stopping.set()
         await channel.close()
         await server.stop(1.0)
-        await background
+        watching.cancel()
+        await asyncio.gather(watching, *background, return_exceptions=True)
         await auth.passwords.close()
         await db.close()

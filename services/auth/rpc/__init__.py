@@ -18,6 +18,7 @@ from services.auth.key_uses import KeyUses
 from services.auth.keys import ApiKeys
 from services.auth.organization_states import OrganizationStates
 from services.auth.people import People
+from services.auth.principal_changes import PrincipalChanges
 from services.auth.registrations import Registrations
 from services.auth.rpc.api_key_edits import ApiKeyEditRpcs
 from services.auth.rpc.api_key_imports import ApiKeyImportRpcs
@@ -26,6 +27,7 @@ from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
 from services.auth.rpc.people import PeopleRpcs
+from services.auth.rpc.principals import PrincipalRpcs
 from services.auth.rpc.service_accounts import ServiceAccountRpcs
 from services.auth.rpc.sessions import SessionRpcs
 from services.auth.service import Accounts
@@ -36,6 +38,7 @@ from services.auth.sessions import Sessions
 class AuthHandler(
     ApiKeyRpcs,
     GrantRpcs,
+    PrincipalRpcs,
     OrganizationRpcs,
     PeopleRpcs,
     ApiKeyEditRpcs,
@@ -63,6 +66,7 @@ class AuthHandler(
         signer: Knows the public keys of session tokens.
         denials: Is told of denied calls.
         key_changes: Watching keys.
+        principal_changes: Watching principals.
         page_tokens: Pages.
         clock: For checking that an expiry lies ahead.
         process_keys: The public keys of all processes; prove that one of ours named an address.
@@ -86,6 +90,7 @@ class AuthHandler(
         signer: SessionSigner,
         denials: Denials,
         key_changes: KeyChanges,
+        principal_changes: PrincipalChanges,
         page_tokens: PageTokens,
         clock: Clock,
         process_keys: ProcessKeys,
@@ -94,6 +99,7 @@ class AuthHandler(
         ApiKeyEditRpcs.__init__(self, key_edits, clock)
         ApiKeyImportRpcs.__init__(self, key_imports, clock)
         GrantRpcs.__init__(self, accounts, key_changes, key_uses)
+        PrincipalRpcs.__init__(self, principal_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
         PeopleRpcs.__init__(self, registrations, people)
         SessionRpcs.__init__(self, sessions, families, signer)

@@ -3,6 +3,15 @@
 Every function runs inside the transaction that it is given.
 """
 
-from services.auth.store import audit, keys, organizations, people, registrations, service_accounts, sessions
+from services.auth.store import (
+    audit,
+    keys,
+    organizations,
+    people,
+    principals,
+    registrations,
+    service_accounts,
+    sessions,
+)
 
-__all__ = ["audit", "keys", "organizations", "people", "registrations", "service_accounts", "sessions"]
+__all__ = ["audit", "keys", "organizations", "people", "principals", "registrations", "service_accounts", "sessions"]

@@ -39,6 +39,7 @@ from mesh.ids import RandomIds
 from mesh.rpc.access import Principal, PrincipalKind, Verifier, current_principal
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import FailedPrecondition, NotFound, Unauthenticated, Violations
+from mesh.rpc.principals import Principals
 from mesh.rpc.server import Server
 from mesh.rpc.tokens import SessionSigner
 from tests.support.machine_tokens import machine_token
@@ -427,7 +428,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
         gateway = build_gateway(
             configured,
             services=described_services() if described is None else described,
-            principals=clients.verifier(SystemClock()),
+            principals=clients.verifier(SystemClock(), Principals.of_tokens_alone(SystemClock())),
             ids=RandomIds(),
             monotonic=monotonic,
         )

@@ -132,6 +132,7 @@ from tollway.auth.v1.principals_pb2 import ChangedMembership as ChangedMembershi
 from tollway.auth.v1.principals_pb2 import ChangedOrganization as ChangedOrganization
 from tollway.auth.v1.principals_pb2 import ChangedServiceAccount as ChangedServiceAccount
 from tollway.auth.v1.principals_pb2 import PrincipalChange as PrincipalChange
+from tollway.auth.v1.principals_pb2 import RefusedTokens as RefusedTokens
 from tollway.auth.v1.principals_pb2 import RevokedSession as RevokedSession
 from tollway.auth.v1.principals_pb2 import WatchPrincipalsRequest as WatchPrincipalsRequest
 from tollway.auth.v1.principals_pb2 import WatchPrincipalsResponse as WatchPrincipalsResponse

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tollway.auth.v1 import organizations_pb2 as tollway_dot_auth_dot_v1_dot_organizations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/auth/v1/principals.proto\x12\x0ftollway.auth.v1\x1a#tollway/auth/v1/organizations.proto\"\x18\n\x16WatchPrincipalsRequest\"g\n\x17WatchPrincipalsResponse\x12\x31\n\x07\x63hanges\x18\x01 \x03(\x0b\x32 .tollway.auth.v1.PrincipalChange\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\"\x8a\x02\n\x0fPrincipalChange\x12\x32\n\x07session\x18\x01 \x01(\x0b\x32\x1f.tollway.auth.v1.RevokedSessionH\x00\x12\x38\n\nmembership\x18\x02 \x01(\x0b\x32\".tollway.auth.v1.ChangedMembershipH\x00\x12<\n\x0corganization\x18\x03 \x01(\x0b\x32$.tollway.auth.v1.ChangedOrganizationH\x00\x12\x41\n\x0fservice_account\x18\x04 \x01(\x0b\x32&.tollway.auth.v1.ChangedServiceAccountH\x00\x42\x08\n\x06\x63hange\";\n\x0eRevokedSession\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rforget_time_s\x18\x02 \x01(\x03\"g\n\x11\x43hangedMembership\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x15\n\rforget_time_s\x18\x04 \x01(\x03\"r\n\x13\x43hangedOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".tollway.auth.v1.OrganizationState\x12\x0f\n\x07version\x18\x03 \x01(\x03\"3\n\x15\x43hangedServiceAccount\x12\x1a\n\x12service_account_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/auth/v1/principals.proto\x12\x0ftollway.auth.v1\x1a#tollway/auth/v1/organizations.proto\"\x18\n\x16WatchPrincipalsRequest\"g\n\x17WatchPrincipalsResponse\x12\x31\n\x07\x63hanges\x18\x01 \x03(\x0b\x32 .tollway.auth.v1.PrincipalChange\x12\x19\n\x11snapshot_complete\x18\x02 \x01(\x08\"\xbc\x02\n\x0fPrincipalChange\x12\x32\n\x07session\x18\x01 \x01(\x0b\x32\x1f.tollway.auth.v1.RevokedSessionH\x00\x12\x38\n\nmembership\x18\x02 \x01(\x0b\x32\".tollway.auth.v1.ChangedMembershipH\x00\x12<\n\x0corganization\x18\x03 \x01(\x0b\x32$.tollway.auth.v1.ChangedOrganizationH\x00\x12\x41\n\x0fservice_account\x18\x04 \x01(\x0b\x32&.tollway.auth.v1.ChangedServiceAccountH\x00\x12\x30\n\x06tokens\x18\x05 \x01(\x0b\x32\x1e.tollway.auth.v1.RefusedTokensH\x00\x42\x08\n\x06\x63hange\";\n\x0eRevokedSession\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rforget_time_s\x18\x02 \x01(\x03\"g\n\x11\x43hangedMembership\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x15\n\rforget_time_s\x18\x04 \x01(\x03\"r\n\x13\x43hangedOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".tollway.auth.v1.OrganizationState\x12\x0f\n\x07version\x18\x03 \x01(\x03\"3\n\x15\x43hangedServiceAccount\x12\x1a\n\x12service_account_id\x18\x01 \x01(\t\"-\n\rRefusedTokens\x12\x1c\n\x14issued_before_time_s\x18\x01 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPRINCIPALSRESPONSE']._serialized_start=116
   _globals['_WATCHPRINCIPALSRESPONSE']._serialized_end=219
   _globals['_PRINCIPALCHANGE']._serialized_start=222
-  _globals['_PRINCIPALCHANGE']._serialized_end=488
-  _globals['_REVOKEDSESSION']._serialized_start=490
-  _globals['_REVOKEDSESSION']._serialized_end=549
-  _globals['_CHANGEDMEMBERSHIP']._serialized_start=551
-  _globals['_CHANGEDMEMBERSHIP']._serialized_end=654
-  _globals['_CHANGEDORGANIZATION']._serialized_start=656
-  _globals['_CHANGEDORGANIZATION']._serialized_end=770
-  _globals['_CHANGEDSERVICEACCOUNT']._serialized_start=772
-  _globals['_CHANGEDSERVICEACCOUNT']._serialized_end=823
+  _globals['_PRINCIPALCHANGE']._serialized_end=538
+  _globals['_REVOKEDSESSION']._serialized_start=540
+  _globals['_REVOKEDSESSION']._serialized_end=599
+  _globals['_CHANGEDMEMBERSHIP']._serialized_start=601
+  _globals['_CHANGEDMEMBERSHIP']._serialized_end=704
+  _globals['_CHANGEDORGANIZATION']._serialized_start=706
+  _globals['_CHANGEDORGANIZATION']._serialized_end=820
+  _globals['_CHANGEDSERVICEACCOUNT']._serialized_start=822
+  _globals['_CHANGEDSERVICEACCOUNT']._serialized_end=873
+  _globals['_REFUSEDTOKENS']._serialized_start=875
+  _globals['_REFUSEDTOKENS']._serialized_end=920
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,7 @@ class PrincipalChange(_message.Message):
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___RevokedSession:
         """A session ended."""
@@ -90,6 +91,10 @@ class PrincipalChange(_message.Message):
     def service_account(self) -> Global___ChangedServiceAccount:
         """A service account was changed or revoked."""
 
+    @_builtins.property
+    def tokens(self) -> Global___RefusedTokens:
+        """There were more changes than are told one by one."""
+
     def __init__(
         self,
         *,
@@ -97,12 +102,13 @@ class PrincipalChange(_message.Message):
         membership: Global___ChangedMembership | None = ...,
         organization: Global___ChangedOrganization | None = ...,
         service_account: Global___ChangedServiceAccount | None = ...,
+        tokens: Global___RefusedTokens | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "membership", b"membership", "organization", b"organization", "service_account", b"service_account", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "membership", b"membership", "organization", b"organization", "service_account", b"service_account", "session", b"session", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "membership", b"membership", "organization", b"organization", "service_account", b"service_account", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "membership", b"membership", "organization", b"organization", "service_account", b"service_account", "session", b"session", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["session", "membership", "organization", "service_account"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["session", "membership", "organization", "service_account", "tokens"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -219,3 +225,27 @@ class ChangedServiceAccount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangedServiceAccount: _TypeAlias = ChangedServiceAccount  # noqa: Y015
+
+@_typing.final
+class RefusedTokens(_message.Message):
+    """Session tokens issued before an instant are refused, whosever they are: it stands for changes too many to be told. The
+    people get new ones by renewing their sessions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_BEFORE_TIME_S_FIELD_NUMBER: _builtins.int
+    issued_before_time_s: _builtins.int
+    """The instant, Unix time in seconds."""
+    def __init__(
+        self,
+        *,
+        issued_before_time_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_before_time_s", b"issued_before_time_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedTokens: _TypeAlias = RefusedTokens  # noqa: Y015

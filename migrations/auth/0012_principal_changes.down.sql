@@ -1,0 +1,15 @@
+DROP TRIGGER service_accounts_note_removal ON service_accounts;
+DROP TRIGGER service_accounts_note_change ON service_accounts;
+DROP TRIGGER organizations_note_change ON organizations;
+DROP TRIGGER platform_roles_change_memberships ON platform_roles;
+DROP TRIGGER memberships_note_removal ON memberships;
+DROP TRIGGER memberships_note_change ON memberships;
+DROP TRIGGER sessions_note_removal ON sessions;
+DROP TRIGGER sessions_note_end ON sessions;
+DROP TABLE principal_changes;
+DROP FUNCTION note_changed_service_account();
+DROP FUNCTION note_changed_organization();
+DROP FUNCTION change_memberships_of_operator();
+DROP FUNCTION note_changed_membership();
+DROP FUNCTION note_ended_session();
+DROP FUNCTION tell_principal_change();
