@@ -22,9 +22,10 @@ CLEAN_UP_HOUR = 3
 
 def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
     """Wire the RPCs."""
-    box = SecretBox(versioned_keys(context.settings.notification_data_keys.get_secret_value()))
+    box = _box(context.settings)
     outbox = Outbox(
         db=context.db,
+        box=box,
         idempotency=Idempotency(box=box, clock=context.clock),
         clock=context.clock,
         ids=context.ids,
@@ -39,6 +40,7 @@ def work(context: ServiceContext[NotificationSettings]) -> Role:
     mailer = _mailer(context.settings)
     delivery = Delivery(
         db=context.db,
+        box=_box(context.settings),
         mailer=mailer,
         templates=load_templates(),
         mail_from=context.settings.mail_from,
@@ -54,6 +56,10 @@ def work(context: ServiceContext[NotificationSettings]) -> Role:
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],
     )
     return Role(workers=[worker.run], optional={"smtp": mailer.check})
+
+
+def _box(settings: NotificationSettings) -> SecretBox:
+    return SecretBox(versioned_keys(settings.notification_data_keys.get_secret_value()))
 
 
 def _mailer(settings: NotificationSettings) -> SmtpMailer:

@@ -15,11 +15,12 @@ from mesh import jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
+from mesh.secretbox import SealBroken, SecretBox
 from services.notification import store
 from services.notification.errors import MailRefused
 from services.notification.mailer import Mailer
 from services.notification.message import build_message
-from services.notification.model import EmailState
+from services.notification.model import Email, EmailState, sealing_context
 from services.notification.service import DELIVER_EMAIL
 from services.notification.templating import Templates
 
@@ -33,14 +34,18 @@ class Delivery:
 
     Args:
         db: Notification's tables.
+        box: Opens what e-mails say.
         mailer: The way out.
         templates: What messages say.
         mail_from: The sender.
         clock: Time.
     """
 
-    def __init__(self, *, db: Database, mailer: Mailer, templates: Templates, mail_from: str, clock: Clock) -> None:
+    def __init__(
+        self, *, db: Database, box: SecretBox, mailer: Mailer, templates: Templates, mail_from: str, clock: Clock
+    ) -> None:
         self._db = db
+        self._box = box
         self._mailer = mailer
         self._templates = templates
         self._mail_from = mail_from
@@ -57,8 +62,7 @@ class Delivery:
     async def deliver(self, job: jobs.Job) -> None:
         """Send an e-mail, unless it was sent already. No transaction is open while the mail server is talked to."""
         organization_id, email_id = _ids(job)
-        async with self._db.tenant(organization_id) as tx:
-            email = await store.find_email(tx, organization_id, email_id)
+        email = await self._find(organization_id, email_id)
         if email is None:
             raise jobs.PermanentFailure("the e-mail is gone")
         if email.state is EmailState.DELIVERED:
@@ -85,6 +89,16 @@ class Delivery:
             async with self._db.system() as tx:
                 before = self._clock.now() - DELIVERED_KEPT
                 removed = await store.remove_delivered(tx, before=before, limit=REMOVED_AT_ONCE_MAX)
+
+    async def _find(self, organization_id: UUID, email_id: UUID) -> Email | None:
+        context = sealing_context(organization_id, email_id)
+        try:
+            async with self._db.tenant(organization_id) as tx:
+                return await store.find_email(
+                    tx, organization_id, email_id, open_sealed=lambda sealed: self._box.open(sealed, context)
+                )
+        except SealBroken as error:
+            raise jobs.PermanentFailure(repr(error)) from error
 
     async def _end(self, organization_id: UUID, email_id: UUID, state: EmailState, *, error: str | None = None) -> None:
         async with self._db.tenant(organization_id) as tx:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from uuid import UUID
 
@@ -24,8 +24,13 @@ class Email:
     organization_id: UUID
     recipient: str
     template: str
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str] = field(repr=False)
     state: EmailState = EmailState.QUEUED
+
+
+def sealing_context(organization_id: UUID, email_id: UUID) -> bytes:
+    """Return what the sealed parameters of an e-mail are bound to."""
+    return organization_id.bytes + email_id.bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 -- name: insert_email
-INSERT INTO emails (organization_id, email_id, recipient, template, parameters, create_time)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6)
+INSERT INTO emails (organization_id, email_id, recipient, template, data_key_version, sealed_parameters, create_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 -- name: lock_emails
 -- Counting and inserting are one step per organization.
@@ -13,13 +13,25 @@ WHERE organization_id = $1 AND create_time > $2
 ORDER BY organization_id DESC, create_time DESC
 OFFSET $3 - 1 LIMIT 1
 
+-- name: lock_recipient
+-- The same per recipient, where the e-mails are nobody else's.
+SELECT pg_advisory_xact_lock(hashtextextended('notification.recipient ' || $1::text, 0))
+
+-- name: select_nth_latest_email_to
+-- As above, of the installation's own e-mails to one recipient.
+SELECT create_time FROM emails
+WHERE organization_id = '00000000-0000-0000-0000-000000000000' AND recipient = $1 AND create_time > $2
+ORDER BY organization_id DESC, recipient DESC, create_time DESC
+OFFSET $3 - 1 LIMIT 1
+
 -- name: select_email
-SELECT email_id, organization_id, recipient, template, parameters, state
+-- `parameters` of e-mails that an older release took.
+SELECT email_id, organization_id, recipient, template, parameters, data_key_version, sealed_parameters, state
 FROM emails
 WHERE organization_id = $1 AND email_id = $2
 
 -- name: end_email
--- Once delivered an e-mail stays delivered, whatever a late second attempt finds.
+-- Once delivered an e-mail stays delivered, whatever a late second attempt finds. A trigger forgets what it said.
 UPDATE emails SET state = $3, end_time = $4, last_error = $5
 WHERE organization_id = $1 AND email_id = $2 AND state <> 'delivered'
 

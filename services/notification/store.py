@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from mesh.database.connection import Connection
 from mesh.database.sql import load
+from mesh.secretbox import Sealed
 from services.notification.model import Email, EmailState
 
 QUERIES: Final = load(__package__)
 
 
-async def insert_email(tx: Connection, email: Email, now: datetime) -> None:
-    """Store an e-mail that was taken."""
+async def insert_email(tx: Connection, email: Email, sealed: Sealed, now: datetime) -> None:
+    """Store an e-mail that was taken; what it says is stored sealed."""
     await tx.execute(
         QUERIES["insert_email"],
         email.organization_id,
         email.email_id,
         email.recipient,
         email.template,
-        json.dumps(dict(email.parameters)),
+        sealed.key_version,
+        sealed.ciphertext,
         now,
     )
 
@@ -30,6 +33,19 @@ async def insert_email(tx: Connection, email: Email, now: datetime) -> None:
 async def lock_emails(tx: Connection, organization_id: UUID) -> None:
     """Keep others from adding e-mails of an organization until the transaction ends."""
     await tx.execute(QUERIES["lock_emails"], organization_id)
+
+
+async def lock_recipient(tx: Connection, recipient: str) -> None:
+    """Keep others from adding the installation's own e-mails to a recipient until the transaction ends."""
+    await tx.execute(QUERIES["lock_recipient"], recipient)
+
+
+async def find_nth_latest_email_to(
+    tx: Connection, recipient: str, *, since: datetime, position: int
+) -> datetime | None:
+    """Return when the n-th latest of the installation's own e-mails to a recipient was taken, if after an instant."""
+    found: datetime | None = await tx.fetchval(QUERIES["select_nth_latest_email_to"], recipient, since, position)
+    return found
 
 
 async def find_nth_latest_email(
@@ -40,13 +56,31 @@ async def find_nth_latest_email(
     return found
 
 
-async def find_email(tx: Connection, organization_id: UUID, email_id: UUID) -> Email | None:
-    """Return an e-mail."""
+async def find_email(
+    tx: Connection, organization_id: UUID, email_id: UUID, *, open_sealed: Callable[[Sealed], bytes]
+) -> Email | None:
+    """Return an e-mail; one that was delivered says nothing any more.
+
+    Args:
+        tx: A transaction of the organization.
+        organization_id: Whose e-mail it is.
+        email_id: Which one.
+        open_sealed: Opens what it says.
+    """
     row = await tx.fetchrow(QUERIES["select_email"], organization_id, email_id)
     if row is None:
         return None
-    values = {**row, "parameters": json.loads(row["parameters"]), "state": EmailState(row["state"])}
-    return Email(**values)
+    encoded = row["parameters"] or b"{}"
+    if row["sealed_parameters"] is not None:
+        encoded = open_sealed(Sealed(key_version=row["data_key_version"], ciphertext=row["sealed_parameters"]))
+    return Email(
+        email_id=row["email_id"],
+        organization_id=row["organization_id"],
+        recipient=row["recipient"],
+        template=row["template"],
+        parameters=json.loads(encoded),
+        state=EmailState(row["state"]),
+    )
 
 
 async def end_email(

@@ -40,6 +40,7 @@ async def running_notification(
     database: TestDatabase, smtp_port: int, *, attempts_max: int = 50, per_hour_max: int = 300
 ) -> AsyncIterator[RunningNotification]:
     clock, ids, templates = SystemClock(), RandomIds(), load_templates()
+    box = SecretBox({1: DATA_KEY})
     db = await Database.connect(
         tenant_dsn=database.dsn("notification"),
         system_dsn=database.dsn("notification_system"),
@@ -48,7 +49,8 @@ async def running_notification(
     )
     outbox = Outbox(
         db=db,
-        idempotency=Idempotency(box=SecretBox({1: DATA_KEY}), clock=clock),
+        box=box,
+        idempotency=Idempotency(box=box, clock=clock),
         clock=clock,
         ids=ids,
         per_hour_max=per_hour_max,
@@ -56,6 +58,7 @@ async def running_notification(
     handler = NotificationHandler(outbox, templates, ids)
     delivery = Delivery(
         db=db,
+        box=box,
         mailer=SmtpMailer(parse_smtp_url(f"smtp://127.0.0.1:{smtp_port}")),
         templates=templates,
         mail_from="Tollway <no-reply@tollway.example>",

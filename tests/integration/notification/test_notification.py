@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -22,6 +24,7 @@ from mesh.rpc.client import Clients
 from mesh.rpc.errors import from_grpc
 from services.auth.clients import NotificationClient
 from services.auth.jobs import AuthJobs
+from services.notification import service
 from tests.support.accounts import mail, seed_organization
 from tests.support.mail import mail_server
 from tests.support.postgres import TestDatabase
@@ -305,3 +308,83 @@ async def test_with_notification_down_the_mail_is_sent_later(database: TestDatab
                 return bool(await tx.fetchval("SELECT last_error IS NOT NULL AND state <> 'dead' FROM jobs"))
 
         await until(tried)
+
+
+async def test_what_an_e_mail_says_is_stored_sealed_until_it_was_delivered(
+    database: TestDatabase, smtp_port: int
+) -> None:
+    token = "a-token-that-nobody-else-may-read"
+    parameters = {"link": "https://d.example/reset-password", "expire_time": "soon", "token": token}
+    request = send_request(template="password_reset", parameters=parameters)
+    async with running_notification(database, smtp_port) as running:
+        await running.stub.SendEmail(request, metadata=process_metadata("auth", "notification"))
+        async with running.db.system() as tx:
+            rows = await tx.fetch("SELECT emails::text AS row FROM emails UNION ALL SELECT jobs::text FROM jobs")
+            assert await tx.fetchval("SELECT sealed_parameters IS NOT NULL AND parameters IS NULL FROM emails")
+        assert not [row for row in rows if token in row["row"] or token.encode().hex() in row["row"]]
+        async with mail_server(smtp_port) as box:
+            await until(reaches(running, [("delivered", "done")]))
+            assert f"https://d.example/reset-password#token={token}" in str(
+                box.messages[0].get_body(("plain",)).get_content()
+            )
+        async with running.db.system() as tx:
+            left = "SELECT count(*) FROM emails WHERE num_nonnulls(parameters, sealed_parameters, data_key_version) > 0"
+            assert await tx.fetchval(left) == 0
+
+
+async def test_sealed_bytes_of_another_e_mail_are_not_sent(database: TestDatabase, smtp_port: int) -> None:
+    async with running_notification(database, smtp_port) as running:
+        for key in ("mine", "theirs"):
+            await running.stub.SendEmail(
+                send_request(idempotency_key=key), metadata=process_metadata("auth", "notification")
+            )
+        async with running.db.system() as tx:
+            await tx.execute(
+                "UPDATE jobs SET run_time = now() + interval '1 hour', state = 'queued', lease_id = NULL,"
+                " lease_expire_time = NULL"
+            )
+        admin = await asyncpg.connect(database.dsn("admin"))
+        await admin.execute(
+            "UPDATE notification.emails AS e SET sealed_parameters = o.sealed_parameters"
+            " FROM notification.emails AS o WHERE e.email_id <> o.email_id"
+        )
+        await admin.execute("UPDATE notification.jobs SET run_time = now(), state = 'queued'")
+        await admin.close()
+        async with mail_server(smtp_port) as box:
+            await until(reaches(running, [("dead", "dead")] * 2))
+            assert box.messages == []
+
+
+async def test_mails_of_the_installation_are_limited_by_recipient(
+    database: TestDatabase, smtp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PER_RECIPIENT_AND_HOUR_MAX", 2)
+    async with running_notification(database, smtp_port, per_hour_max=1) as running:
+
+        async def send(number: int, recipient: str) -> str:
+            request = send_request(
+                organization_id=str(service.INSTALLATION), recipient=recipient, idempotency_key=str(number)
+            )
+            try:
+                await running.stub.SendEmail(request, metadata=process_metadata("auth", "notification"))
+            except grpc.aio.AioRpcError as error:
+                return from_grpc(error).reason
+            return ""
+
+        reasons = await asyncio.gather(*(send(number, "ada@example.com") for number in range(5)))
+        assert (reasons.count(""), reasons.count("EMAIL_LIMIT_REACHED")) == (2, 3)
+        assert await send(5, "grace@example.com") == ""
+
+
+async def test_an_e_mail_that_an_older_release_took_is_delivered(database: TestDatabase, smtp_port: int) -> None:
+    async with running_notification(database, smtp_port) as running:
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
+        admin = await asyncpg.connect(database.dsn("admin"))
+        await admin.execute(
+            "UPDATE notification.emails SET sealed_parameters = NULL, data_key_version = NULL, parameters = $1",
+            json.dumps(PARAMETERS),
+        )
+        await admin.close()
+        async with mail_server(smtp_port) as box:
+            await until(reaches(running, [("delivered", "done")]))
+            assert len(box.messages) == 1
