@@ -80,3 +80,32 @@ class AuditLog:
             after=after,
         )
         await store.audit.append(tx, entry)
+
+    async def note_person(
+        self,
+        tx: Connection,
+        person_id: UUID,
+        *,
+        action: str,
+        actor: UUID | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write an entry about a person's account in the log of each organization that they are a member of.
+
+        Args:
+            tx: The transaction of the change, of `db.system()`.
+            person_id: Whose account.
+            action: As for `note`.
+            actor: As for `note`.
+            details: As for `note`; neither names nor addresses, because an entry outlives the account.
+        """
+        memberships = await store.people.list_memberships(tx, person_id)
+        for organization_id in [membership.organization_id for membership in memberships] or [INSTALLATION]:
+            await self.note(
+                tx,
+                organization_id=organization_id,
+                action=action,
+                resource=f"person/{person_id}",
+                actor=actor,
+                details=details,
+            )

@@ -9,7 +9,7 @@ from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
 from mesh.secretbox import SealBroken
-from services.auth import principal_changes, registrations, store
+from services.auth import credentials, principal_changes, registrations, store
 from services.auth.clients import API_KEY_CREATED, NotificationClient
 from services.auth.key_making import ANNOUNCE_KEY
 from services.auth.mail import SEND_EMAIL, Mail
@@ -76,3 +76,4 @@ class AuthJobs:
         await jobs.remove_finished(self._db, self._clock)
         await registrations.remove_old(self._db, self._clock)
         await principal_changes.remove_old(self._db, self._clock)
+        await credentials.remove_expired(self._db, self._clock)

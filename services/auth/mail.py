@@ -17,8 +17,10 @@ from uuid import UUID
 from mesh import jobs
 from mesh.database.connection import Connection
 from mesh.ids import IdSource
+from mesh.rpc.call import current_call
 from mesh.secretbox import Sealed, SecretBox
 from services.auth.audit import INSTALLATION
+from services.auth.throttle import network_of
 
 SEND_EMAIL: Final = "send_email"
 
@@ -36,6 +38,11 @@ class Page(Enum):
 def shown_time(instant: datetime) -> str:
     """Return an instant as e-mails show it."""
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def shown_address() -> str:
+    """Return where the call that is being handled comes from, as e-mails show it."""
+    return network_of(current_call().address) or "unknown"
 
 
 class Mail:

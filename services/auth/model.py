@@ -9,6 +9,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from mesh.secretbox import Sealed
+
 
 class OrganizationState(Enum):
     """Whether an organization's requests are served."""
@@ -196,6 +198,7 @@ class Person:
     password_hash: str | None = field(repr=False)
     credential_version: int = 1
     """Counts changes of password and address."""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +256,29 @@ class Profile:
     second_factor: bool
     create_time: datetime
     memberships: tuple[NamedMembership, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondFactor:
+    """A person's second factor; in force once it was confirmed."""
+
+    person_id: UUID
+    sealed_secret: Sealed = field(repr=False)
+    newest_step: int | None
+    failure_level: float
+    failure_time: datetime
+    create_time: datetime
+    confirm_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRequest:
+    """What a person asked for by e-mail; void once their credentials are of another version."""
+
+    request_id: UUID
+    person_id: UUID
+    credential_version: int
+    new_email: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

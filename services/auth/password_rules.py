@@ -58,6 +58,11 @@ def read_new_password(violations: Violations, field: str, password: str, *, know
     return password
 
 
+def check_not_known(violations: Violations, field: str, password: str, *, known: Iterable[str]) -> None:
+    """Note a password that is made of what is known of its person; it has been read as a new one before."""
+    violations.check(password.casefold() not in _derived(known), field, "is among the first that are guessed")
+
+
 def is_guessed_first(password: str, known: Iterable[str] = ()) -> bool:
     """Tell whether a password is a common one, or one of the words that are known of its person."""
     folded = password.casefold()

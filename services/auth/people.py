@@ -46,13 +46,5 @@ class People:
             profile = await store.people.find_profile(tx, person_id)
             if profile is None:
                 raise PersonNotFound
-            # What the name was is left out: an entry outlives the person's account.
-            for membership in profile.memberships:
-                await self._audit.note(
-                    tx,
-                    organization_id=membership.organization_id,
-                    action="person.update",
-                    resource=f"person/{person_id}",
-                    details={"fields": ["name"]},
-                )
+            await self._audit.note_person(tx, person_id, action="person.update", details={"fields": ["name"]})
         return profile

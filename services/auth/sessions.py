@@ -7,10 +7,18 @@ from uuid import UUID
 from mesh.database.pools import Database
 from services.auth import store
 from services.auth.denials import Denials
-from services.auth.errors import SignInBusy, SignInRefused, SignInThrottled
+from services.auth.errors import (
+    SecondFactorRefused,
+    SecondFactorRequired,
+    SecondFactorThrottled,
+    SignInBusy,
+    SignInRefused,
+    SignInThrottled,
+)
 from services.auth.families import SessionFamilies
 from services.auth.model import Person, SessionTokens
 from services.auth.passwords import Passwords
+from services.auth.second_factors import SecondFactors
 from services.auth.throttle import Attempt, SignInThrottle
 
 
@@ -20,6 +28,7 @@ class Sessions:
     Args:
         db: People.
         families: Opens sessions.
+        second_factors: Asks for a code where there is a second factor.
         denials: Is told of refused sign-ins.
         passwords: Verifies.
         throttle: Counts wrong passwords.
@@ -30,17 +39,27 @@ class Sessions:
         *,
         db: Database,
         families: SessionFamilies,
+        second_factors: SecondFactors,
         denials: Denials,
         passwords: Passwords,
         throttle: SignInThrottle,
     ) -> None:
         self._db = db
         self._families = families
+        self._second_factors = second_factors
         self._denials = denials
         self._passwords = passwords
         self._throttle = throttle
 
-    async def create(self, *, email: str, password: str, organization_id: UUID | None, address: str) -> SessionTokens:
+    async def create(
+        self,
+        *,
+        email: str,
+        password: str,
+        organization_id: UUID | None,
+        address: str,
+        second_factor_code: str = "",
+    ) -> SessionTokens:
         """Sign a person in to one organization.
 
         Args:
@@ -48,9 +67,13 @@ class Sessions:
             password: As typed.
             organization_id: Which organization; None means the first that the person joined.
             address: Where the attempt comes from.
+            second_factor_code: A code of the app or a recovery code; empty where there is none.
 
         Raises:
             SignInThrottled: There were too many failures.
+            SecondFactorRequired: The password is right, and a code is needed as well.
+            SecondFactorRefused: The password is right, and the code is wrong; that is a failure, too.
+            SecondFactorThrottled: There were too many wrong codes.
             SignInBusy: Too many passwords wait to be verified.
             SignInRefused: Address or password is wrong.
             OrganizationNotFound: The person is not a member of that organization.
@@ -65,6 +88,7 @@ class Sessions:
         if person is None:
             self._denials.note_sign_in(email=email, address=address, reason=SignInRefused.reason())
             raise SignInRefused
+        await self._ask_for_second_factor(person, second_factor_code, attempt)
         self._throttle.succeeded(attempt)
         return await self._open(person, organization_id, await self._rehash(person, password))
 
@@ -85,6 +109,16 @@ class Sessions:
             self._throttle.give_back(attempt)
             raise
         return person if fits else None
+
+    async def _ask_for_second_factor(self, person: Person, code: str, attempt: Attempt) -> None:
+        try:
+            await self._second_factors.ask(person, code)
+        except SecondFactorRequired:
+            self._throttle.give_back(attempt)
+            raise
+        except (SecondFactorRefused, SecondFactorThrottled) as error:
+            self._denials.note_sign_in(email=person.email, address=attempt.network, reason=error.reason())
+            raise
 
     async def _rehash(self, person: Person, password: str) -> str | None:
         if person.password_hash is None:

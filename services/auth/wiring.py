@@ -23,6 +23,8 @@ from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.audit_reading import AuditReading
 from services.auth.config import SERVICE_ACCOUNTS_PER_ORGANIZATION_MAX
+from services.auth.confirmation import Confirmation
+from services.auth.credentials import Credentials
 from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
@@ -44,10 +46,12 @@ from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
 from services.auth.rpc.principals import watch
 from services.auth.rpc.service_accounts import to_resolved
+from services.auth.second_factors import SecondFactors
 from services.auth.service import Accounts
 from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
 from services.auth.throttle import SignInThrottle
+from services.auth.totp import RecoveryCodes
 
 AUDIENCE = "auth"
 
@@ -127,7 +131,26 @@ def build(
     )
     passwords = Passwords()
     throttle = SignInThrottle(clock=clock)
-    sessions = Sessions(db=db, families=families, denials=denials, passwords=passwords, throttle=throttle)
+    confirmation = Confirmation(db=db, passwords=passwords, throttle=throttle, denials=denials)
+    second_factors = SecondFactors(
+        db=db,
+        box=box,
+        recovery=RecoveryCodes(peppers=secret.peppers, random_bytes=secrets.token_bytes),
+        confirmation=confirmation,
+        mail=mail,
+        audit=audit,
+        random_bytes=secrets.token_bytes,
+        clock=clock,
+    )
+    sessions = Sessions(
+        db=db,
+        families=families,
+        second_factors=second_factors,
+        denials=denials,
+        passwords=passwords,
+        throttle=throttle,
+    )
+    requests = EmailRequests(clock=clock)
     tokens = OneTimeTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes)
     key_changes = KeyChanges(db=db, clock=clock)
     principal_changes = PrincipalChanges(db=db, clock=clock)
@@ -163,12 +186,24 @@ def build(
             db=db,
             passwords=passwords,
             throttle=throttle,
-            requests=EmailRequests(clock=clock),
+            requests=requests,
             tokens=tokens,
             audit=audit,
             clock=clock,
             ids=ids,
         ),
+        credentials=Credentials(
+            db=db,
+            confirmation=confirmation,
+            passwords=passwords,
+            requests=requests,
+            tokens=tokens,
+            mail=mail,
+            audit=audit,
+            clock=clock,
+            ids=ids,
+        ),
+        second_factors=second_factors,
         people=People(db=db, audit=audit),
         families=families,
         signer=signer,

@@ -9,6 +9,7 @@ from mesh.pagination import PageTokens
 from mesh.rpc.process_tokens import ProcessKeys
 from mesh.rpc.tokens import SessionSigner
 from services.auth.audit_reading import AuditReading
+from services.auth.credentials import Credentials
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
@@ -28,8 +29,10 @@ from services.auth.rpc.grants import GrantRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
 from services.auth.rpc.people import PeopleRpcs
 from services.auth.rpc.principals import PrincipalRpcs
+from services.auth.rpc.second_factors import SecondFactorRpcs
 from services.auth.rpc.service_accounts import ServiceAccountRpcs
 from services.auth.rpc.sessions import SessionRpcs
+from services.auth.second_factors import SecondFactors
 from services.auth.service import Accounts
 from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
@@ -43,6 +46,7 @@ class AuthHandler(
     PeopleRpcs,
     ApiKeyEditRpcs,
     ApiKeyImportRpcs,
+    SecondFactorRpcs,
     SessionRpcs,
     ServiceAccountRpcs,
     AuditRpcs,
@@ -61,6 +65,8 @@ class AuthHandler(
         key_uses: When API keys were used.
         sessions: Signing in.
         registrations: Registering.
+        credentials: Passwords and addresses.
+        second_factors: Second factors.
         people: What people see and change of themselves.
         families: What follows a sign-in.
         signer: Knows the public keys of session tokens.
@@ -85,6 +91,8 @@ class AuthHandler(
         key_uses: KeyUses,
         sessions: Sessions,
         registrations: Registrations,
+        credentials: Credentials,
+        second_factors: SecondFactors,
         people: People,
         families: SessionFamilies,
         signer: SessionSigner,
@@ -101,7 +109,8 @@ class AuthHandler(
         GrantRpcs.__init__(self, accounts, key_changes, key_uses)
         PrincipalRpcs.__init__(self, principal_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
-        PeopleRpcs.__init__(self, registrations, people)
         SessionRpcs.__init__(self, sessions, families, signer)
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
+        PeopleRpcs.__init__(self, registrations, credentials, people)
+        SecondFactorRpcs.__init__(self, second_factors)
         AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)

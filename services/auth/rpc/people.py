@@ -10,6 +10,7 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from mesh.rpc.access import PrincipalKind, current_principal
 from mesh.rpc.call import current_call
 from mesh.rpc.errors import Violations
+from services.auth.credentials import Credentials
 from services.auth.errors import EmailTokenInvalid
 from services.auth.model import NamedMembership, NewRegistration, Profile
 from services.auth.password_rules import read_new_password, read_password
@@ -17,21 +18,23 @@ from services.auth.people import People
 from services.auth.registrations import Registrations
 from services.auth.rpc.fields import check_text, read_currency_code, read_email, read_time_zone, to_timestamp
 from services.auth.rpc.organizations import ORGANIZATION_STATES
-from services.auth.rpc.sessions import ROLES
+from services.auth.rpc.sessions import ROLES, caller
 
 NAME_LENGTH_MAX: Final = 200
 
 
 class PeopleRpcs:
-    """Registering, and what people see and change of themselves.
+    """Registering, passwords and addresses, and what people see and change of themselves.
 
     Args:
         registrations: Registers.
+        credentials: Sets and changes passwords and addresses.
         people: Shows people themselves.
     """
 
-    def __init__(self, registrations: Registrations, people: People) -> None:
+    def __init__(self, registrations: Registrations, credentials: Credentials, people: People) -> None:
         self._registrations = registrations
+        self._credentials = credentials
         self._people = people
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
@@ -48,12 +51,53 @@ class PeopleRpcs:
         return pb.RequestEmailVerificationResponse()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.VerifyEmailResponse:
-        """End a registration."""
+        """End a registration, or a change of address."""
         password = from_verify_email(request)
         made = await self._registrations.verify(request.token, password, address=current_call().address)
-        if made is None:
+        if made is not None:
+            return pb.VerifyEmailResponse(person_id=str(made.person_id), organization_id=str(made.organization_id))
+        person_id = await self._credentials.verify_new_email(request.token)
+        if person_id is None:
             raise EmailTokenInvalid
-        return pb.VerifyEmailResponse(person_id=str(made.person_id), organization_id=str(made.organization_id))
+        return pb.VerifyEmailResponse(person_id=str(person_id))
+
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, context: Any
+    ) -> pb.RequestPasswordResetResponse:
+        """Have an e-mail sent with which a new password can be set."""
+        await self._credentials.request_reset(from_email_only(request.email), address=current_call().address)
+        return pb.RequestPasswordResetResponse()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Any) -> pb.ResetPasswordResponse:
+        """Set a new password with a token from an e-mail."""
+        violations = Violations()
+        violations.check(bool(request.token), "token", "is missing")
+        password = read_new_password(violations, "new_password", request.new_password)
+        violations.raise_if_any()
+        await self._credentials.reset(request.token, password, address=current_call().address)
+        return pb.ResetPasswordResponse()
+
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Any) -> pb.ChangePasswordResponse:
+        """Set another password."""
+        violations = Violations()
+        current = read_password(violations, "current_password", request.current_password)
+        new = read_new_password(violations, "new_password", request.new_password)
+        violations.raise_if_any()
+        person_id, session_id = caller()
+        await self._credentials.change_password(person_id, current, new, session_id=session_id)
+        return pb.ChangePasswordResponse()
+
+    async def RequestEmailChange(
+        self, request: pb.RequestEmailChangeRequest, context: Any
+    ) -> pb.RequestEmailChangeResponse:
+        """Start a change of the caller's address."""
+        violations = Violations()
+        email = read_email(violations, "new_email", request.new_email)
+        password = read_password(violations, "password", request.password)
+        violations.raise_if_any()
+        person_id, _ = caller()
+        await self._credentials.request_email_change(person_id, email, password, address=current_call().address)
+        return pb.RequestEmailChangeResponse()
 
     async def GetMe(self, request: pb.GetMeRequest, context: Any) -> pb.GetMeResponse:
         """Say who the caller is."""

@@ -17,6 +17,7 @@ from services.auth.model import Role, Session, SessionTokens
 from services.auth.password_rules import read_password
 from services.auth.rpc.fields import to_timestamp
 from services.auth.sessions import Sessions
+from services.auth.totp import CODE_LENGTH_MAX
 
 EMAIL_LENGTH_MAX: Final = 254
 ROLES: Final = {
@@ -48,6 +49,7 @@ class SessionRpcs:
             password=password,
             organization_id=organization_id,
             address=current_call().address,
+            second_factor_code=request.second_factor_code,
         )
         return to_tokens(tokens)
 
@@ -98,6 +100,11 @@ def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | Non
         0 < len(request.email) <= EMAIL_LENGTH_MAX, "email", f"must have 1 to {EMAIL_LENGTH_MAX} characters"
     )
     password = read_password(violations, "password", request.password)
+    violations.check(
+        len(request.second_factor_code) <= CODE_LENGTH_MAX,
+        "second_factor_code",
+        f"must have at most {CODE_LENGTH_MAX} characters",
+    )
     organization_id = None
     if request.organization_id:
         organization_id = violations.read_uuid("organization_id", request.organization_id)

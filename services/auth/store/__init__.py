@@ -5,13 +5,26 @@ Every function runs inside the transaction that it is given.
 
 from services.auth.store import (
     audit,
+    credentials,
     keys,
     organizations,
     people,
     principals,
     registrations,
+    second_factors,
     service_accounts,
     sessions,
 )
 
-__all__ = ["audit", "keys", "organizations", "people", "principals", "registrations", "service_accounts", "sessions"]
+__all__ = [
+    "audit",
+    "credentials",
+    "keys",
+    "organizations",
+    "people",
+    "principals",
+    "registrations",
+    "second_factors",
+    "service_accounts",
+    "sessions",
+]

@@ -90,6 +90,11 @@ async def set_email(tx: Connection, person_id: UUID, email: str) -> None:
         raise AccountExists from error
 
 
+async def void_proofs(tx: Connection, person_id: UUID) -> None:
+    """Void what was asked for or proved before; whoever is about to open a session proves themselves again."""
+    await tx.execute(QUERIES["void_proofs"], person_id)
+
+
 async def set_name(tx: Connection, person_id: UUID, name: str) -> None:
     """Store another display name."""
     await tx.execute(QUERIES["update_name"], person_id, name)

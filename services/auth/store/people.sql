@@ -1,12 +1,12 @@
 -- name: select_person_by_email
-SELECT person_id, email, password_hash, credential_version FROM people WHERE email = $1 AND erase_time IS NULL
+SELECT person_id, email, password_hash, credential_version, name FROM people WHERE email = $1 AND erase_time IS NULL
 
 -- name: select_person
-SELECT person_id, email, password_hash, credential_version FROM people WHERE person_id = $1 AND erase_time IS NULL
+SELECT person_id, email, password_hash, credential_version, name FROM people WHERE person_id = $1 AND erase_time IS NULL
 
 -- name: lock_person
 -- Whoever changes an account waits here for whoever changes it already.
-SELECT person_id, email, password_hash, credential_version FROM people
+SELECT person_id, email, password_hash, credential_version, name FROM people
 WHERE person_id = $1 AND erase_time IS NULL
 FOR UPDATE
 
@@ -44,6 +44,9 @@ UPDATE people SET password_hash = $2, credential_version = credential_version + 
 
 -- name: set_email
 UPDATE people SET email = $2, credential_version = credential_version + 1 WHERE person_id = $1
+
+-- name: void_proofs
+UPDATE people SET credential_version = credential_version + 1 WHERE person_id = $1
 
 -- name: update_name
 UPDATE people SET name = $2 WHERE person_id = $1 AND erase_time IS NULL

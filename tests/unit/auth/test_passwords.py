@@ -92,3 +92,23 @@ async def test_callers_who_leave_do_not_make_room_for_more_work(hashing: Hashing
     hashing.may_end.set()
     assert await passwords.verify("h", "p")
     await passwords.close()
+
+
+async def test_one_network_of_newcomers_leaves_room_for_others_and_for_who_signs_in(hashing: Hashing) -> None:
+    passwords = Passwords()
+    flood = [
+        asyncio.create_task(passwords.verify_newcomer("h", "p", network="203.0.113.9"))
+        for _ in range(module.NEWCOMERS_WAITING_MAX * 2)
+    ]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(passwords.verify_newcomer("h", "p", network="192.0.2.1"))
+    stranger = asyncio.create_task(passwords.verify("h", "p"))
+    own = asyncio.create_task(passwords.verify_own("h", "p", person="ada"))
+    await asyncio.sleep(0)
+    hashing.may_end.set()
+    assert await asyncio.gather(other, stranger, own) == [True, True, True]
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    served = module.NEWCOMERS_AT_ONCE_MAX + module.WAITING_PER_SOURCE_MAX
+    assert outcomes.count(True) == served
+    assert sum(isinstance(outcome, SignInBusy) for outcome in outcomes) == len(flood) - served
+    await passwords.close()
