@@ -14,8 +14,10 @@ from typing import Final
 from google.protobuf.descriptor import ServiceDescriptor
 from tollway.auth.v1 import auth_service_pb2
 from tollway.billing.v1 import billing_service_pb2
+from tollway.external.envoy.service.auth.v3 import external_auth_pb2
 from tollway.metering.v1 import metering_service_pb2
 from tollway.notification.v1 import notification_service_pb2
+from tollway.options.v1 import access_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 
 LOOPBACK: Final = "127.0.0.1"
@@ -23,6 +25,19 @@ LOOPBACK: Final = "127.0.0.1"
 API: Final = "api"
 CONSUMER: Final = "consumer"
 WORKER: Final = "worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignService:
+    """A gRPC service of somebody else's contract that one of ours answers as well.
+
+    Args:
+        descriptor: As it was published.
+        access: What its RPCs would say in `(tollway.options.v1.access)` if the contract were ours, by name.
+    """
+
+    descriptor: ServiceDescriptor
+    access: Mapping[str, access_pb2.Access]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +50,7 @@ class Service:
         rpc_port: Where it serves gRPC, unless it is told otherwise.
         metrics_port: Where it serves health and metrics over HTTP, unless it is told otherwise.
         roles: What `--role` may name; a process has all of them by default.
+        foreign: What else it answers on the same port.
     """
 
     name: str
@@ -42,6 +58,7 @@ class Service:
     rpc_port: int
     metrics_port: int
     roles: tuple[str, ...]
+    foreign: tuple[ForeignService, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -59,12 +76,23 @@ class Service:
         return f"{LOOPBACK}:{self.metrics_port}"
 
 
+ENVOY_AUTHORIZATION: Final = ForeignService(
+    descriptor=external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"],
+    access=MappingProxyType(
+        {
+            "Check": access_pb2.Access(
+                permission=access_pb2.PERMISSION_KEYS_CHECK, callers=[access_pb2.CALLER_SERVICE_ACCOUNT]
+            )
+        }
+    ),
+)
 AUTH: Final = Service(
     name="auth",
     descriptor=auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
     rpc_port=50051,
     metrics_port=9101,
     roles=(API, WORKER),
+    foreign=(ENVOY_AUTHORIZATION,),
 )
 RATELIMIT: Final = Service(
     name="ratelimit",

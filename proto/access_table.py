@@ -19,6 +19,7 @@ ROLES = {
 PLATFORM_ROLES = {
     "platform admin": access_pb2.PLATFORM_ROLE_ADMIN,
     "platform support": access_pb2.PLATFORM_ROLE_SUPPORT,
+    "platform gateway": access_pb2.PLATFORM_ROLE_GATEWAY,
 }
 
 
@@ -36,8 +37,9 @@ def page() -> str:
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
     ]
-    for service in (each.descriptor for each in SERVICES.values()):
-        lines += [row(read_rule(method)) for method in service.methods]
+    for service in SERVICES.values():
+        lines += [row(read_rule(method)) for method in service.descriptor.methods]
+        lines += [row(read_rule(method, each)) for each in service.foreign for method in each.descriptor.methods]
     return "\n".join(lines) + "\n"
 
 
@@ -46,9 +48,9 @@ def row(rule: Rule) -> str:
     name = f"`{rule.method.containing_service.name}.{rule.method.name}`"
     if access_pb2.CALLER_ANYONE in rule.callers:
         return f"| {name} |" + " anyone |" * (len(ROLES) + len(PLATFORM_ROLES) + 3)
-    people = access_pb2.CALLER_PERSON in rule.callers
-    cells = [people and role_has(role, rule.permission) for role in ROLES.values()]
-    cells += [people and platform_role_has([role], rule.permission) for role in PLATFORM_ROLES.values()]
+    has_role = bool(rule.callers & {access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT})
+    cells = [has_role and role_has(role, rule.permission) for role in ROLES.values()]
+    cells += [has_role and platform_role_has([role], rule.permission) for role in PLATFORM_ROLES.values()]
     cells.append(access_pb2.CALLER_SERVICE_ACCOUNT in rule.callers)
     cells.append(rule.allowed_while_suspended)
     words = ["yes" if cell else "" for cell in cells]

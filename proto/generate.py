@@ -1,7 +1,8 @@
 """Generates `gen/python` from the protos, the same bytes every time.
 
 grpcio-tools carries protoc and the gRPC plugin, mypy-protobuf writes the type stubs, googleapis-common-protos ships
-Google's annotations. `--check` generates into a scratch folder and fails where `gen/python` differs.
+Google's annotations, `third_party/proto` holds what no package can ship to us. `--check` generates into a scratch
+folder and fails where `gen/python` differs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import grpc_tools
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTO = ROOT / "proto"
+THIRD_PARTY = ROOT / "third_party" / "proto"
 OUT = ROOT / "gen" / "python"
 INCLUDES = (
     Path(next(iter(google.api.__path__))).parents[1],
@@ -43,11 +45,19 @@ def protoc(*arguments: str, source: Path = PROTO) -> None:
 
 def generate(out: Path) -> None:
     """Write modules and stubs below `out`."""
-    protoc(f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}")
-    for path in out.rglob("*_pb2_grpc.py*"):
-        # A package of messages only has no service, and its stub would be an empty module.
-        if not path.with_name(path.name.replace("_service_pb2_grpc", "_service_pb2")).name.count("_service_"):
+    for source in (PROTO, THIRD_PARTY):
+        protoc(
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out=quiet:{out}",
+            f"--mypy_grpc_out=quiet:{out}",
+            source=source,
+        )
+    for path in list(out.rglob("*_pb2_grpc.py")):
+        # A file of messages only has no service, and its stub would be an empty module.
+        if "_to_server(" not in path.read_text(encoding="utf-8"):
             path.unlink()
+            path.with_suffix(".pyi").unlink()
 
 
 def differences(left: Path, right: Path) -> list[str]:

@@ -21,8 +21,8 @@ from typing import Final
 
 from tollway.auth.v1 import auth_service_pb2 as auth
 
+from contract.key_prefixes import Prefixes
 from edge_proxy.keys.grant import Grant, from_message
-from edge_proxy.keys.prefixes import Prefixes
 
 GRANT_SECONDS: Final = 15 * 60.0
 REFRESH_AFTER_SECONDS: Final = 12 * 60.0

@@ -6,8 +6,9 @@ import time
 from email.utils import formatdate
 from typing import Final
 
+from contract.problems import SECURITY_HEADERS, Problem, body_of
 from edge_proxy.http1.server.request import RequestHead
-from edge_proxy.pipeline.problems import SECURITY_HEADERS, Problem, body_of, reason_phrase
+from edge_proxy.pipeline.problems import reason_phrase
 from edge_proxy.routing.routes import COMMON_METHODS
 
 VIA: Final = b"Via: 1.1 tollway\r\n"

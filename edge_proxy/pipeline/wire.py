@@ -13,6 +13,7 @@ from uuid import UUID
 from tollway.events.v1 import usage_event_pb2 as events
 from tollway.ratelimit.v1 import ratelimit_service_pb2 as ratelimit
 
+from contract.client_fields import API_KEY_ID, EXTERNAL_SUBJECT, ORGANIZATION_ID, PLAN_ID
 from edge_proxy.keys.grant import Grant
 from edge_proxy.keys.route_bytes import RouteBytes
 from edge_proxy.limiter.local_share import Asking
@@ -55,10 +56,10 @@ def route_bytes(grant: Grant, route: Route, method: str, deadline_ms: int) -> Ro
 
 def _internal_lines(grant: Grant) -> bytes:
     return (
-        f"X-Tollway-Organization-Id: {UUID(bytes=grant.organization_id)}\r\n"
-        f"X-Tollway-Api-Key-Id: {UUID(bytes=grant.api_key_id)}\r\n"
-        f"{_line('X-Tollway-External-Subject', grant.external_subject)}"
-        f"{_line('X-Tollway-Plan-Id', grant.plan_id)}"
+        f"{ORGANIZATION_ID}: {UUID(bytes=grant.organization_id)}\r\n"
+        f"{API_KEY_ID}: {UUID(bytes=grant.api_key_id)}\r\n"
+        f"{_line(EXTERNAL_SUBJECT, grant.external_subject)}"
+        f"{_line(PLAN_ID, grant.plan_id)}"
     ).encode("ascii")
 
 

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from contract.problems import SECURITY_HEADERS, body_of
 from edge_proxy.pipeline import problems
 
 CONNECTIONS_MAX: Final = 256
@@ -66,13 +67,13 @@ class TurnAway:
 def answer() -> bytes:
     """Return the whole answer."""
     problem = problems.NO_WORKER
-    body = problems.body_of(problem, "", "")
+    body = body_of(problem, "", "")
     return b"".join(
         (
             b"HTTP/1.1 %d %b\r\n" % (problem.status, problems.reason_phrase(problem.status)),
             b"Content-Type: application/problem+json\r\nContent-Length: %d\r\nConnection: close\r\n" % len(body),
             problem.headers,
-            problems.SECURITY_HEADERS,
+            SECURITY_HEADERS,
             b"\r\n",
             body,
         )

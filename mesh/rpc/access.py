@@ -1,7 +1,9 @@
 """Who may call what, read from the contract and enforced in one place.
 
 Every RPC carries `(tollway.options.v1.access)`. `AccessRules` reads it from the descriptors and refuses to be built
-when an RPC has none. `Verifier` turns the `authorization` metadata into a `Principal`. `authorize` compares the two:
+when an RPC has none. A service of somebody else's contract cannot carry it; what its RPCs need is written in the
+catalogue of services (`contract.services.ForeignService`), and an RPC that is not written there has no rule either.
+`Verifier` turns the `authorization` metadata into a `Principal`. `authorize` compares the two:
 
 - no credentials where some are needed: UNAUTHENTICATED
 - the wrong kind of caller, or a role without the permission inside its own tenant: PERMISSION_DENIED
@@ -31,6 +33,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from tollway.options.v1 import access_pb2
 
+from contract.services import ForeignService
 from mesh.clock import Clock
 from mesh.rpc import opaque_tokens
 from mesh.rpc.errors import NotFound, PermissionDenied, RpcError, Unauthenticated, Unavailable, Violations
@@ -149,6 +152,8 @@ class Rule:
     processes: frozenset[str]
     acts_on_caller: bool
     allowed_while_suspended: bool
+    is_foreign: bool = False
+    """Whether the RPC is of somebody else's contract, so that our conventions for fields do not hold."""
 
     @property
     def is_stream(self) -> bool:
@@ -161,14 +166,16 @@ class AccessRules:
 
     Args:
         services: The descriptors of the services offered.
+        foreign: Those among them whose contract is not ours, with what their RPCs need.
 
     Raises:
         RuleMissing: An RPC has no access option, or one that cannot be enforced.
     """
 
-    def __init__(self, services: Iterable[ServiceDescriptor]) -> None:
+    def __init__(self, services: Iterable[ServiceDescriptor], foreign: Iterable[ForeignService] = ()) -> None:
+        rules_of_others = {each.descriptor.full_name: each for each in foreign}
         self._rules = {
-            f"/{service.full_name}/{method.name}": read_rule(method)
+            f"/{service.full_name}/{method.name}": read_rule(method, rules_of_others.get(service.full_name))
             for service in services
             for method in service.methods
         }
@@ -180,17 +187,22 @@ class AccessRules:
         return self._rules[path]
 
 
-def read_rule(method: MethodDescriptor) -> Rule:
+def read_rule(method: MethodDescriptor, foreign: ForeignService | None = None) -> Rule:
     """Read an RPC's rule.
+
+    Args:
+        method: The RPC.
+        foreign: Its service, where the contract is not ours: the rule is written there.
 
     Raises:
         RuleMissing: There is none, or it contradicts itself.
     """
-    options = method.GetOptions()
     name = method.full_name
-    if not options.HasExtension(access_pb2.access):
-        raise RuleMissing(f"{name} has no (tollway.options.v1.access)")
-    access = options.Extensions[access_pb2.access]
+    access = _access_of(method) if foreign is None else foreign.access.get(method.name)
+    if access is None:
+        raise RuleMissing(
+            f"{name} has no {'(tollway.options.v1.access)' if foreign is None else 'rule in the catalogue'}"
+        )
     callers = frozenset(access.callers)
     people = callers & {access_pb2.CALLER_PERSON, access_pb2.CALLER_SERVICE_ACCOUNT}
     if not callers or access_pb2.CALLER_UNSPECIFIED in callers:
@@ -211,7 +223,13 @@ def read_rule(method: MethodDescriptor) -> Rule:
         processes=frozenset(access.processes),
         acts_on_caller=access.acts_on_caller,
         allowed_while_suspended=access.allowed_while_suspended,
+        is_foreign=foreign is not None,
     )
+
+
+def _access_of(method: MethodDescriptor) -> access_pb2.Access | None:
+    options = method.GetOptions()
+    return options.Extensions[access_pb2.access] if options.HasExtension(access_pb2.access) else None
 
 
 def _names_whom(access: access_pb2.Access) -> bool:

@@ -223,7 +223,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             authorize_caller(rule, principal)
             raise RequestUnreadable
         authorize(rule, principal, request)
-        if request is not None:
+        if request is not None and not rule.is_foreign:
             self._fields.check(request)
 
     def _observe(self, path: str, code: grpc.StatusCode, started: float, failure: RpcError | None) -> None:

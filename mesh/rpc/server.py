@@ -11,6 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from contract.services import ForeignService
 from mesh.clock import Clock
 from mesh.config import host_port
 from mesh.ids import IdSource
@@ -29,7 +30,7 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
 )
 
-Service = tuple[ServiceDescriptor, Callable[[Any, grpc.aio.Server], None], Any]
+OfferedService = tuple[ServiceDescriptor, Callable[[Any, grpc.aio.Server], None], Any]
 """A service's descriptor, the generated function that registers it, and its handler."""
 
 log = structlog.get_logger()
@@ -49,13 +50,14 @@ class Server:
         *,
         name: str,
         listen: str,
-        services: Sequence[Service],
+        services: Sequence[OfferedService],
         verifier: Verifier,
         clock: Clock,
         ids: IdSource,
         checks: Mapping[str, Check] | None = None,
         credentials: grpc.ServerCredentials | None = None,
         on_denied: OnDenied | None = None,
+        foreign: Sequence[ForeignService] = (),
     ) -> Server:
         """Start serving.
 
@@ -69,12 +71,13 @@ class Server:
             checks: Dependencies by name; each is a gRPC health service of its own.
             credentials: Of TLS; None means that TLS is off.
             on_denied: Is told of calls that were denied.
+            foreign: Which of the services are of somebody else's contract, and what their RPCs need.
 
         Raises:
             RuleMissing: An RPC has no access rule.
             OSError: The address is taken.
         """
-        rules = AccessRules(descriptor for descriptor, _, _ in services)
+        rules = AccessRules((descriptor for descriptor, _, _ in services), foreign)
         guard = GuardInterceptor(rules=rules, verifier=verifier, clock=clock, ids=ids, on_denied=on_denied)
         server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
         for _, register, handler in services:

@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, TypeVar
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 
+from contract.services import ForeignService
 from mesh import config
 from mesh.clock import Clock, SystemClock
 from mesh.config import ServiceSettings
@@ -32,7 +33,7 @@ from mesh.rpc.access import Verifier
 from mesh.rpc.client import Clients
 from mesh.rpc.interceptors import OnDenied
 from mesh.rpc.principals import Principals
-from mesh.rpc.server import Server
+from mesh.rpc.server import OfferedService, Server
 from mesh.rpc.tls import server_credentials
 from mesh.service import process
 from mesh.service.listener import Check, HealthListener
@@ -65,6 +66,8 @@ class Role:
 
     handler: Any = None
     """Answers the service's RPCs; None for a role that serves none."""
+    beside: Sequence[OfferedService] = ()
+    """Services of other contracts that are answered on the same port; their rules are in `ServiceSpec.foreign`."""
     verifier: Verifier | None = None
     """Checks credentials; None means by asking `auth`."""
     on_denied: OnDenied | None = None
@@ -91,6 +94,8 @@ class ServiceSpec(Generic[Settings]):
     settings: type[Settings]
     roles: Mapping[str, Callable[[ServiceContext[Settings]], Role]]
     """Wires each role; `--role` chooses among them."""
+    foreign: Sequence[ForeignService] = ()
+    """The services of other contracts that a role may answer beside its own, as the catalogue has them."""
     database_required: bool = True
     """Whether the service is of no use while its database is away, or only degraded."""
     stop_grace_seconds: float = STOP_GRACE_SECONDS
@@ -214,7 +219,8 @@ async def _start_serving(
             server = await Server.start(
                 name=spec.name,
                 listen=context.settings.listen,
-                services=[(spec.descriptor, spec.register, role.handler)],
+                services=[(spec.descriptor, spec.register, role.handler), *role.beside],
+                foreign=spec.foreign,
                 verifier=role.verifier or context.clients.verifier(context.clock, principals),
                 clock=context.clock,
                 ids=context.ids,

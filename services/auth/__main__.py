@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 
 from tollway.auth.v1 import auth_service_pb2_grpc
+from tollway.external.envoy.service.auth.v3 import external_auth_pb2_grpc
 
-from contract.services import AUTH
+from contract.services import AUTH, ENVOY_AUTHORIZATION
 from mesh.config import hex_key, versioned_keys
 from mesh.jobs import Daily, Worker
 from mesh.secretbox import SecretBox
@@ -42,7 +43,20 @@ def serve_api(context: ServiceContext[AuthSettings]) -> Role:
     return Role(
         handler=auth.handler,
         verifier=auth.verifier,
-        workers=[auth.key_changes.run, auth.principal_changes.run, auth.denials.run],
+        beside=[
+            (
+                ENVOY_AUTHORIZATION.descriptor,
+                external_auth_pb2_grpc.add_AuthorizationServicer_to_server,
+                auth.envoy,
+            )
+        ],
+        workers=[
+            auth.key_changes.run,
+            auth.known_keys.run,
+            auth.key_checks.run,
+            auth.principal_changes.run,
+            auth.denials.run,
+        ],
         loops=[auth.principals_watch.run],
         optional={"principals": auth.principals_watch.check},
         on_denied=auth.handler.note_denied,
@@ -90,6 +104,7 @@ SPEC = ServiceSpec(
     register=auth_service_pb2_grpc.add_AuthServiceServicer_to_server,
     settings=AuthSettings,
     roles={"api": serve_api, "worker": work},
+    foreign=AUTH.foreign,
 )
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
+from services.auth.key_checks import KeyChecks
 from services.auth.key_edits import KeyEdits
 from services.auth.key_imports import KeyImports
 from services.auth.key_limits import KeyLimits
 from services.auth.key_making import KeyMaker, Pepper
 from services.auth.key_uses import KeyUses
 from services.auth.keys import ApiKeys
+from services.auth.known_keys import KnownKeys
 from services.auth.mail import Mail
 from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
@@ -44,6 +46,7 @@ from services.auth.principal_changes import PrincipalChanges
 from services.auth.refresh_tokens import RefreshTokens
 from services.auth.registrations import Registrations
 from services.auth.rpc import AuthHandler
+from services.auth.rpc.envoy import EnvoyAuthorization
 from services.auth.rpc.principals import watch
 from services.auth.rpc.service_accounts import to_resolved
 from services.auth.second_factors import SecondFactors
@@ -88,6 +91,9 @@ class Auth:
     key_changes: KeyChanges
     principal_changes: PrincipalChanges
     principals_watch: StreamWatch[WatchPrincipalsResponse]
+    known_keys: KnownKeys
+    key_checks: KeyChecks
+    envoy: EnvoyAuthorization
 
 
 def build(
@@ -155,6 +161,7 @@ def build(
     key_changes = KeyChanges(db=db, clock=clock)
     principal_changes = PrincipalChanges(db=db, clock=clock)
     principals = Principals(clock=clock)
+    known_keys = KnownKeys(db=db, key_changes=key_changes, clock=clock)
     idempotency = Idempotency(box=box, clock=clock)
     service_accounts = ServiceAccounts(
         db=db,
@@ -170,6 +177,8 @@ def build(
     maker = KeyMaker(pepper=pepper, audit=audit, random_bytes=secrets.token_bytes, ids=ids)
     keys = ApiKeys(db=db, idempotency=idempotency, limits=limits, maker=maker, audit=audit, clock=clock)
     key_edits = KeyEdits(db=db, idempotency=idempotency, limits=limits, maker=maker, audit=audit, clock=clock)
+    key_uses = KeyUses(db=db, clock=clock)
+    key_checks = KeyChecks(known=known_keys, uses=key_uses, peppers=secret.peppers, clock=clock)
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
         organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
@@ -180,7 +189,7 @@ def build(
         key_imports=KeyImports(
             db=db, idempotency=idempotency, limits=limits, pepper=pepper, audit=audit, mail=mail, clock=clock, ids=ids
         ),
-        key_uses=KeyUses(db=db, clock=clock),
+        key_uses=key_uses,
         sessions=sessions,
         registrations=Registrations(
             db=db,
@@ -226,6 +235,9 @@ def build(
         key_changes=key_changes,
         principal_changes=principal_changes,
         principals_watch=_watch_own(principal_changes, principals),
+        known_keys=known_keys,
+        key_checks=key_checks,
+        envoy=EnvoyAuthorization(key_checks),
     )
 
 

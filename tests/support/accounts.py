@@ -104,6 +104,34 @@ async def seed_key(dsn: str, organization_id: UUID, creator_id: UUID, key: str =
     return api_key_id, digest
 
 
+async def seed_service_account(
+    dsn: str,
+    organization_id: UUID,
+    token: str,
+    role: str,
+    *,
+    platform_role: str | None = None,
+    pepper: bytes = PEPPER,
+) -> UUID:
+    """Inserts a service account that shows a token, and returns its id."""
+    service_account_id = RandomIds().uuid7()
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO service_accounts (organization_id, service_account_id, name, role, platform_role, digest,"
+            " pepper_version, hint, create_time, expire_time)"
+            " VALUES ($1, $2, 'a machine', $3, $4, $5, 1, 'tw_sa_…', now(), now() + interval '1 day')",
+            organization_id,
+            service_account_id,
+            role,
+            platform_role,
+            key_format.digest(token, pepper),
+        )
+    finally:
+        await connection.close()
+    return service_account_id
+
+
 def mail() -> Mail:
     """Writes and reads jobs that send e-mails."""
     return Mail(box=SecretBox({1: DATA_KEY}), ids=RandomIds(), dashboard_url=DASHBOARD_URL)

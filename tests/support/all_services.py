@@ -12,21 +12,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import grpc.aio
 import structlog
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from cli.stack.ports import free_ports
-from contract import key_format
 from contract.services import SERVICES
 from mesh.clock import SystemClock
 from mesh.ids import RandomIds
 from mesh.rpc.tokens import SessionSigner
 from mesh.service.process import ProcessContext
 from mesh.service.runner import serve
-from tests.support.accounts import SeededOrganization, seed_key, seed_organization, seed_person
+from tests.support.accounts import SeededOrganization, seed_key, seed_organization, seed_person, seed_service_account
 from tests.support.machine_tokens import machine_token
 from tests.support.postgres import TestDatabase
 from tests.support.processes import process_fields, process_metadata
@@ -135,32 +133,10 @@ class AllServices:
             people[role] = await seed_person(dsn, organization.organization_id, f"{role}@{name}.example", role)
         accounts = {}
         for role in ("owner", "admin", "member"):
-            accounts[role] = await self.seed_service_account(
-                organization.organization_id, machine_token(f"{name} {role}"), role
-            )
+            token = machine_token(f"{name} {role}")
+            accounts[role] = await seed_service_account(dsn, organization.organization_id, token, role, pepper=PEPPER)
         api_key_id, _ = await seed_key(dsn, organization.organization_id, organization.owner_id)
         return Tenant(organization=organization, people=people, service_accounts=accounts, api_key_id=api_key_id)
-
-    async def seed_service_account(
-        self, organization_id: UUID, token: str, role: str, platform_role: str | None = None
-    ) -> UUID:
-        """Makes a service account that shows a token."""
-        service_account_id = RandomIds().uuid7()
-        connection = await asyncpg.connect(self.database.dsn("auth_system"))
-        try:
-            await connection.execute(
-                "INSERT INTO service_accounts (organization_id, service_account_id, name, role, platform_role, digest,"
-                " pepper_version, hint, create_time, expire_time)"
-                " VALUES ($1, $2, 'a machine', $3, $4, $5, 1, 'tw_sa_…', now(), now() + interval '1 day')",
-                organization_id,
-                service_account_id,
-                role,
-                platform_role,
-                key_format.digest(token, PEPPER),
-            )
-        finally:
-            await connection.close()
-        return service_account_id
 
 
 def process(name: str, service: str) -> Metadata:

@@ -10,7 +10,9 @@ from uuid import UUID
 
 import grpc.aio
 from tollway.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+from tollway.external.envoy.service.auth.v3 import external_auth_pb2_grpc
 
+from contract.services import AUTH, ENVOY_AUTHORIZATION
 from mesh.clock import SystemClock
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
@@ -19,6 +21,7 @@ from mesh.rpc.tokens import SessionSigner
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
 from services.auth.key_changes import KeyChanges
+from services.auth.key_checks import KeyChecks
 from services.auth.key_limits import KeyLimits
 from services.auth.principal_changes import PrincipalChanges
 from services.auth.wiring import Secrets, build
@@ -40,6 +43,9 @@ class RunningAuth:
     db: Database
     key_changes: KeyChanges
     principal_changes: PrincipalChanges
+    key_checks: KeyChecks
+    port: int
+    envoy: external_auth_pb2_grpc.AuthorizationStub
     denials: Denials
     families: SessionFamilies
 
@@ -82,13 +88,18 @@ async def running_auth(
         ids=ids,
     )
     stopping = asyncio.Event()
-    background = [asyncio.create_task(changes.run(stopping)) for changes in (auth.key_changes, auth.principal_changes)]
+    running = (auth.key_changes.run, auth.principal_changes.run, auth.known_keys.run)
+    background = [asyncio.create_task(run(stopping)) for run in running]
     watching = asyncio.create_task(auth.principals_watch.run())
     descriptor = auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"]
     server = await Server.start(
         name="auth",
         listen="127.0.0.1:0",
-        services=[(descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, auth.handler)],
+        services=[
+            (descriptor, auth_service_pb2_grpc.add_AuthServiceServicer_to_server, auth.handler),
+            (ENVOY_AUTHORIZATION.descriptor, external_auth_pb2_grpc.add_AuthorizationServicer_to_server, auth.envoy),
+        ],
+        foreign=AUTH.foreign,
         verifier=auth.verifier,
         clock=clock,
         ids=ids,
@@ -104,6 +115,9 @@ async def running_auth(
             db=db,
             key_changes=auth.key_changes,
             principal_changes=auth.principal_changes,
+            key_checks=auth.key_checks,
+            port=server.port,
+            envoy=external_auth_pb2_grpc.AuthorizationStub(channel),
             denials=auth.denials,
             families=auth.families,
         )

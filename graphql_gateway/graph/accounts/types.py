@@ -35,6 +35,7 @@ class PlatformRole(Enum):
 
     ADMIN = access_pb2.PLATFORM_ROLE_ADMIN
     SUPPORT = access_pb2.PLATFORM_ROLE_SUPPORT
+    GATEWAY = access_pb2.PLATFORM_ROLE_GATEWAY
 
 
 @strawberry.enum(description="What kind of caller this is.")

@@ -9,12 +9,12 @@ import grpc.aio
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 
+from contract.key_prefixes import Prefixes
 from edge_proxy.keys import cache as key_cache
 from edge_proxy.keys import snapshot
 from edge_proxy.keys import uses as key_uses
 from edge_proxy.keys.cache import GRANT_SECONDS, REFRESH_AFTER_SECONDS, KeyCache
 from edge_proxy.keys.grant import from_message
-from edge_proxy.keys.prefixes import Prefixes
 from edge_proxy.keys.resolve import AuthUnavailable, KeyResolver
 from edge_proxy.keys.snapshot import Snapshot
 from edge_proxy.keys.uses import NOTE_SECONDS, KeyUses

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 from tollway.billing.v1 import billing_service_pb2 as billing
 from tollway.options.v1 import access_pb2
 
-from contract.services import SERVICES
+from contract.services import AUTH, SERVICES
 from mesh.clock import ManualClock
 from mesh.ids import SequenceIds
 from mesh.rpc import access
@@ -50,6 +51,27 @@ def test_an_rpc_without_access_option_is_refused_by_name():
     pool.Add(file)
     with pytest.raises(access.RuleMissing, match=r"bare\.Bare\.Call has no"):
         access.AccessRules([pool.FindServiceByName("bare.Bare")])
+
+
+def test_an_rpc_of_somebody_elses_contract_needs_a_rule_in_the_catalogue():
+    (foreign,) = AUTH.foreign
+    with pytest.raises(access.RuleMissing, match=r"envoy\.service\.auth\.v3\.Authorization\.Check has no"):
+        access.AccessRules([foreign.descriptor])
+    bare = dataclasses.replace(foreign, access={})
+    with pytest.raises(access.RuleMissing, match="has no rule in the catalogue"):
+        access.AccessRules([foreign.descriptor], [bare])
+    rule = access.AccessRules([foreign.descriptor], [foreign]).find("/envoy.service.auth.v3.Authorization/Check")
+    assert rule.is_foreign
+    assert rule.permission == access_pb2.PERMISSION_KEYS_CHECK
+
+
+def test_a_gateway_of_the_operators_checks_keys_and_does_nothing_else():
+    held = [
+        name
+        for name, number in access_pb2.Permission.items()
+        if number and access.platform_role_has([access_pb2.PLATFORM_ROLE_GATEWAY], number)
+    ]
+    assert held == ["PERMISSION_KEYS_CHECK"]
 
 
 def test_own_tenant_with_the_role_passes():

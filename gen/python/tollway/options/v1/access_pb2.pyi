@@ -95,6 +95,8 @@ class _PlatformRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Platform
     """Runs the installation."""
     PLATFORM_ROLE_SUPPORT: _PlatformRole.ValueType  # 2
     """Reads everything."""
+    PLATFORM_ROLE_GATEWAY: _PlatformRole.ValueType  # 3
+    """A gateway of the operator's that is no process of ours, for example Envoy. It asks about keys and does nothing else."""
 
 class PlatformRole(_PlatformRole, metaclass=_PlatformRoleEnumTypeWrapper):
     """A role of the operator's own people."""
@@ -105,6 +107,8 @@ PLATFORM_ROLE_ADMIN: PlatformRole.ValueType  # 1
 """Runs the installation."""
 PLATFORM_ROLE_SUPPORT: PlatformRole.ValueType  # 2
 """Reads everything."""
+PLATFORM_ROLE_GATEWAY: PlatformRole.ValueType  # 3
+"""A gateway of the operator's that is no process of ours, for example Envoy. It asks about keys and does nothing else."""
 Global___PlatformRole: _TypeAlias = PlatformRole  # noqa: Y015
 
 class _Permission:
@@ -159,6 +163,8 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Import API keys from another system."""
     PERMISSION_EVENTS_WRITE: _Permission.ValueType  # 22
     """Give a key the scope to send usage events of its own organization."""
+    PERMISSION_KEYS_CHECK: _Permission.ValueType  # 23
+    """Ask whether a request may pass with the API key that it shows."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role may do. The grants are the role table of the product."""
@@ -209,6 +215,8 @@ PERMISSION_KEYS_IMPORT: Permission.ValueType  # 21
 """Import API keys from another system."""
 PERMISSION_EVENTS_WRITE: Permission.ValueType  # 22
 """Give a key the scope to send usage events of its own organization."""
+PERMISSION_KEYS_CHECK: Permission.ValueType  # 23
+"""Ask whether a request may pass with the API key that it shows."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
