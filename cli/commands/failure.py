@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Final
 
+from cli.remote.failures import CommandFailed, ExitCode
 from cli.stack import StackError
-
-FAILED: Final = 1
-INTERRUPTED: Final = 130  # as shells report SIGINT
 
 
 @contextlib.contextmanager
@@ -18,8 +15,10 @@ def told_in_one_line() -> Iterator[None]:
     """Turn what stops the stack into its line and the exit status."""
     try:
         yield
-    except (StackError, OSError) as error:
+    except BrokenPipeError:
+        raise  # whoever read the output has left; click ends without a word
+    except (CommandFailed, StackError, OSError) as error:
         print(f"tollway: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(FAILED) from None
+        raise SystemExit(error.exit_code if isinstance(error, CommandFailed) else ExitCode.REFUSED) from None
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(ExitCode.INTERRUPTED) from None

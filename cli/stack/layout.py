@@ -94,11 +94,16 @@ class Layout:
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Replace a JSON file atomically; it never exists with wider permissions than `mode`."""
+    write_text(path, json.dumps(value, indent=1) + "\n", mode=mode)
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace a file atomically; it never exists with wider permissions than `mode`."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
+        os.fchmod(descriptor, mode)  # a left-over of this name may have had another one
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -214,7 +214,16 @@ def open_channel(
         metadata: Sent with every unary call.
         credentials: Of TLS; None means that TLS is off.
     """
-    options = (
+    options = channel_options(service)
+    interceptors = [cast(Any, _Attach(metadata))]
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+
+def channel_options(service: ServiceDescriptor) -> tuple[tuple[str, Any], ...]:
+    """Return the options of a channel to one service."""
+    return (
         ("grpc.service_config", json.dumps(service_config(service))),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -225,10 +234,6 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.use_local_subchannel_pool", 1),
     )
-    interceptors = [cast(Any, _Attach(metadata))]
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
 
 
 def service_config(service: ServiceDescriptor) -> dict[str, Any]:

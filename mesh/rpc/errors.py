@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 from uuid import UUID
 
 import grpc
@@ -203,7 +203,23 @@ class ReceivedError:
     retry_after_seconds: float | None = None
 
 
-def from_grpc(error: grpc.aio.AioRpcError) -> ReceivedError:
+class FailedCall(Protocol):
+    """A failed call, as grpc and grpc.aio raise it."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return its status."""
+        ...
+
+    def details(self) -> str | None:
+        """Return its sentence."""
+        ...
+
+    def trailing_metadata(self) -> Any:
+        """Return what came behind the answer."""
+        ...
+
+
+def from_grpc(error: FailedCall) -> ReceivedError:
     """Read the details out of a failed call. Works for errors that are not Tollway's, with the reason `UNKNOWN`."""
     reason, metadata, retry_after_seconds = UNKNOWN_REASON, {}, None
     violations: list[FieldViolation] = []
@@ -227,7 +243,7 @@ def from_grpc(error: grpc.aio.AioRpcError) -> ReceivedError:
     )
 
 
-def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
-    trailing: Any = error.trailing_metadata()
-    value = trailing.get(STATUS_METADATA_KEY) if trailing else None
+def _status_of(error: FailedCall) -> status_pb2.Status | None:
+    trailing = error.trailing_metadata() or ()
+    value = next((value for key, value in trailing if key == STATUS_METADATA_KEY), None)
     return status_pb2.Status.FromString(value) if isinstance(value, bytes) else None

@@ -111,6 +111,6 @@ class AuthHandler(
         OrganizationRpcs.__init__(self, accounts, organization_states)
         SessionRpcs.__init__(self, sessions, families, signer)
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
-        PeopleRpcs.__init__(self, registrations, credentials, people)
+        PeopleRpcs.__init__(self, registrations, credentials, people, service_accounts)
         SecondFactorRpcs.__init__(self, second_factors)
         AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)

@@ -18,7 +18,9 @@ from services.auth.people import People
 from services.auth.registrations import Registrations
 from services.auth.rpc.fields import check_text, read_currency_code, read_email, read_time_zone, to_timestamp
 from services.auth.rpc.organizations import ORGANIZATION_STATES
+from services.auth.rpc.service_accounts import to_service_account
 from services.auth.rpc.sessions import ROLES, caller
+from services.auth.service_accounts import ServiceAccounts
 
 NAME_LENGTH_MAX: Final = 200
 
@@ -30,12 +32,20 @@ class PeopleRpcs:
         registrations: Registers.
         credentials: Sets and changes passwords and addresses.
         people: Shows people themselves.
+        service_accounts: Shows service accounts themselves.
     """
 
-    def __init__(self, registrations: Registrations, credentials: Credentials, people: People) -> None:
+    def __init__(
+        self,
+        registrations: Registrations,
+        credentials: Credentials,
+        people: People,
+        service_accounts: ServiceAccounts,
+    ) -> None:
         self._registrations = registrations
         self._credentials = credentials
         self._people = people
+        self._own_account = service_accounts
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         """Begin a registration."""
@@ -109,6 +119,9 @@ class PeopleRpcs:
         )
         if principal.kind is PrincipalKind.PERSON:
             answer.person.CopyFrom(to_person(await self._people.get(UUID(principal.subject))))
+        elif principal.organization_id is not None:
+            account = await self._own_account.get(principal.organization_id, UUID(principal.subject), principal)
+            answer.service_account.CopyFrom(to_service_account(account))
         return answer
 
     async def UpdateProfile(self, request: pb.UpdateProfileRequest, context: Any) -> pb.Person:

@@ -533,3 +533,14 @@ async def test_a_member_who_leaves_leaves_the_organizations_accounts_behind(
     made = await create(auth, acme, auth.person(admin_id, acme.organization_id, "admin"))
     await execute(auth, "DELETE FROM memberships WHERE person_id = $1", admin_id)
     assert (await resolve(auth, made.token)).valid
+
+
+async def test_a_service_account_is_told_who_it_is(auth: Any, acme: SeededOrganization) -> None:
+    made = await create(auth, acme, role=MEMBER)
+    me = await auth.stub.GetMe(pb.GetMeRequest(), metadata=bearer(made.token))
+    assert (me.service_account.service_account_id, me.organization_id, me.role) == (
+        made.service_account.service_account_id,
+        str(acme.organization_id),
+        MEMBER,
+    )
+    assert me.service_account.HasField("last_use_time")
