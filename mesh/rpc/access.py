@@ -60,6 +60,7 @@ PROCESS_TOKENS_REMEMBERED_MAX: Final = 1_000
 JWKS_REFETCH_SECONDS_MIN: Final = 1.0
 PRINCIPALS_LOAD_SECONDS_MAX: Final = 1.0
 SERVICE_ACCOUNT_RECHECK_SECONDS: Final = 30.0
+KEYS_FRESH_SECONDS: Final = 5 * 60
 _BEARER: Final = "bearer"
 _INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -360,6 +361,7 @@ class Verifier:
         self._keys: dict[str, Any] = {}
         self._keys_asked_at = float("-inf")
         self._keys_are_known = False
+        self._refreshing: asyncio.Task[None] | None = None
         self._asking_for_keys = asyncio.Lock()
         self._service_accounts: dict[str, tuple[float, Principal | None]] = {}
         self._processes: dict[str, tuple[float, Principal]] = {}
@@ -465,6 +467,9 @@ class Verifier:
     async def _session(self, token: str) -> Principal:
         if read_session_key_id(token) not in self._keys:
             await self._refetch_keys()
+        elif self._clock.monotonic() - self._keys_asked_at >= KEYS_FRESH_SECONDS and self._refreshing is None:
+            # Nobody waits for it: the keys that are known go on being good while auth is away.
+            self._refreshing = asyncio.create_task(self._refresh_keys())
         claims = read_session_token(token, self._keys, self._clock.now())
         return Principal(
             kind=PrincipalKind.PERSON,
@@ -480,6 +485,14 @@ class Verifier:
             expire_time_s=claims.expire_time_s,
             token=token,
         )
+
+    async def _refresh_keys(self) -> None:
+        """Take over what was published and retired since; a key that auth does not publish any more is forgotten."""
+        try:
+            with contextlib.suppress(VerifierUnavailable):
+                await self._refetch_keys()
+        finally:
+            self._refreshing = None
 
     async def _refetch_keys(self) -> None:
         """Ask for the keys again; whoever comes while somebody asks, or just after, takes that answer.

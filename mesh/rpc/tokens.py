@@ -126,6 +126,11 @@ class SessionSigner:
         """Return the id that tokens name the key by."""
         return self._headers["kid"]
 
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the key that its tokens are verified with."""
+        return self._key.public_key()
+
     def jwks_json(self) -> str:
         """Return the public key as a JSON Web Key Set."""
         return write_jwks([self._key.public_key()])

@@ -78,6 +78,14 @@ class SessionEnded(Unauthenticated):
     """This session has ended; sign in again."""
 
 
+class SigningKeyPending(FailedPrecondition):
+    """A new signing key is published already and does not sign yet; try again when it does."""
+
+
+class SigningKeysUnavailable(Unavailable):
+    """Nothing can be signed or verified right now; try again."""
+
+
 class SessionNotFound(NotFound):
     """You have no such session."""
 

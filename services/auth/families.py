@@ -28,7 +28,6 @@ from mesh.database.connection import Connection
 from mesh.database.pools import Database
 from mesh.ids import IdSource
 from mesh.rpc.call import current_call
-from mesh.rpc.tokens import SessionSigner
 from services.auth import store
 from services.auth.audit import AuditLog
 from services.auth.errors import (
@@ -41,10 +40,14 @@ from services.auth.errors import (
 from services.auth.mail import Mail
 from services.auth.model import Membership, RevokeReason, Session, SessionTokens
 from services.auth.refresh_tokens import RefreshTokens
+from services.auth.signing_keys import SigningKeys
 
 IDLE_DAYS_MAX: Final = 7
 LIFE_DAYS_MAX: Final = 30
 SESSIONS_PER_PERSON_MAX: Final = 50
+ENDED_KEPT: Final = timedelta(days=1)
+USED_KEPT: Final = timedelta(days=IDLE_DAYS_MAX)
+REMOVED_AT_ONCE_MAX: Final = 10_000
 SESSION_REUSE: Final = "session_reuse"
 
 
@@ -53,7 +56,7 @@ class SessionFamilies:
 
     Args:
         db: Sessions and what their tokens say.
-        signer: Signs access tokens.
+        signing_keys: Sign access tokens.
         refresh_tokens: Makes and reads refresh tokens.
         audit: Is told of whatever begins or ends.
         mail: Tells people of reuse.
@@ -65,7 +68,7 @@ class SessionFamilies:
         self,
         *,
         db: Database,
-        signer: SessionSigner,
+        signing_keys: SigningKeys,
         refresh_tokens: RefreshTokens,
         audit: AuditLog,
         mail: Mail,
@@ -73,7 +76,7 @@ class SessionFamilies:
         ids: IdSource,
     ) -> None:
         self._db = db
-        self._signer = signer
+        self._signing_keys = signing_keys
         self._refresh_tokens = refresh_tokens
         self._audit = audit
         self._mail = mail
@@ -264,7 +267,8 @@ class SessionFamilies:
         self, tx: Connection, session: Session, membership: Membership, refresh_token: str
     ) -> SessionTokens:
         platform_roles = await store.people.list_platform_roles(tx, session.person_id)
-        access_token, expire_time = self._signer.issue(
+        signer = await self._signing_keys.signer(tx)
+        access_token, expire_time = signer.issue(
             person_id=session.person_id,
             organization_id=membership.organization_id,
             role=membership.role.value,
@@ -283,3 +287,31 @@ class SessionFamilies:
             person_id=session.person_id,
             role=membership.role,
         )
+
+
+async def remove_ended(db: Database, clock: Clock) -> int:
+    """Remove sessions that ended longer than `ENDED_KEPT` ago, with their tokens, and return how many; the clean-up.
+
+    Until then verifiers are told of them: no token of theirs lives that long.
+    """
+    removed, total = REMOVED_AT_ONCE_MAX, 0
+    while removed == REMOVED_AT_ONCE_MAX:
+        async with db.system() as tx:
+            removed = await store.sessions.remove_ended(tx, before=clock.now() - ENDED_KEPT, limit=REMOVED_AT_ONCE_MAX)
+        total += removed
+    return total
+
+
+async def remove_used_tokens(db: Database, clock: Clock) -> int:
+    """Remove refresh tokens of sessions that go on, used longer than `USED_KEPT` ago, and return how many there were.
+
+    A copy of one of them would not be noticed any more; unused, it would have expired by then.
+    """
+    removed, total = REMOVED_AT_ONCE_MAX, 0
+    while removed == REMOVED_AT_ONCE_MAX:
+        async with db.system() as tx:
+            removed = await store.sessions.remove_used_tokens(
+                tx, before=clock.now() - USED_KEPT, limit=REMOVED_AT_ONCE_MAX
+            )
+        total += removed
+    return total

@@ -6,10 +6,10 @@ from typing import Final
 
 from mesh import jobs
 from mesh.clock import Clock
-from mesh.database import idempotency
 from mesh.database.pools import Database
 from mesh.secretbox import SealBroken
-from services.auth import credentials, principal_changes, registrations, store
+from services.auth import store
+from services.auth.clean_up import clean_up
 from services.auth.clients import API_KEY_CREATED, NotificationClient
 from services.auth.key_making import ANNOUNCE_KEY
 from services.auth.mail import SEND_EMAIL, Mail
@@ -72,8 +72,4 @@ class AuthJobs:
 
     async def clean_up(self, _job: jobs.Job) -> None:
         """Remove what is kept for a while only."""
-        await idempotency.remove_expired(self._db, self._clock)
-        await jobs.remove_finished(self._db, self._clock)
-        await registrations.remove_old(self._db, self._clock)
-        await principal_changes.remove_old(self._db, self._clock)
-        await credentials.remove_expired(self._db, self._clock)
+        await clean_up(self._db, self._clock)

@@ -338,6 +338,23 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A key that session tokens are signed with.
+
+    Attributes:
+        public_key: 32 bytes.
+        active_time: From when on tokens are signed with it.
+        retire_time: When its last token has ended; None while it has no successor.
+    """
+
+    key_id: str
+    public_key: bytes
+    sealed_seed: Sealed = field(repr=False)
+    active_time: datetime
+    retire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTokens:
     """What a client gets when it signs in, and what the tokens say.
 

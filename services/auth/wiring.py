@@ -18,7 +18,6 @@ from mesh.rpc.client import PRINCIPALS_BACKOFF_SECONDS_MAX, service_account_prin
 from mesh.rpc.principals import Principals
 from mesh.rpc.process_tokens import ProcessKeys
 from mesh.rpc.stream_watch import StreamWatch
-from mesh.rpc.tokens import SessionSigner
 from mesh.secretbox import SecretBox
 from services.auth.audit import AuditLog
 from services.auth.audit_reading import AuditReading
@@ -53,6 +52,7 @@ from services.auth.second_factors import SecondFactors
 from services.auth.service import Accounts
 from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
+from services.auth.signing_keys import SigningKeys
 from services.auth.throttle import SignInThrottle
 from services.auth.totp import RecoveryCodes
 
@@ -66,7 +66,7 @@ class Secrets:
     Args:
         peppers: Of digests, by version; the highest is for new ones.
         data_keys: What secrets in tables are sealed with, by version; the highest is for new ones.
-        signing_seed: Of the key that session tokens are signed with, 32 bytes.
+        signing_seed: Of the first key that session tokens are signed with, 32 bytes.
         page_token_key: Signs page tokens.
     """
 
@@ -82,7 +82,7 @@ class Auth:
 
     handler: AuthHandler
     verifier: Verifier
-    signer: SessionSigner
+    signing_keys: SigningKeys
     sessions: Sessions
     passwords: Passwords
     families: SessionFamilies
@@ -123,12 +123,22 @@ def build(
     accounts = Accounts(db=db, clock=clock)
     newest = max(secret.peppers)
     box = SecretBox(secret.data_keys)
-    signer = SessionSigner(seed=secret.signing_seed, clock=clock, ids=ids)
+    idempotency = Idempotency(box=box, clock=clock)
+    signing_keys = SigningKeys(
+        db=db,
+        box=box,
+        first_seed=secret.signing_seed,
+        idempotency=idempotency,
+        audit=audit,
+        random_bytes=secrets.token_bytes,
+        clock=clock,
+        ids=ids,
+    )
     denials = Denials(db=db, clock=clock, ids=ids)
     mail = Mail(box=box, ids=ids, dashboard_url=dashboard_url)
     families = SessionFamilies(
         db=db,
-        signer=signer,
+        signing_keys=signing_keys,
         refresh_tokens=RefreshTokens(peppers=secret.peppers, random_bytes=secrets.token_bytes),
         audit=audit,
         mail=mail,
@@ -162,7 +172,6 @@ def build(
     principal_changes = PrincipalChanges(db=db, clock=clock)
     principals = Principals(clock=clock)
     known_keys = KnownKeys(db=db, key_changes=key_changes, clock=clock)
-    idempotency = Idempotency(box=box, clock=clock)
     service_accounts = ServiceAccounts(
         db=db,
         idempotency=idempotency,
@@ -215,7 +224,7 @@ def build(
         second_factors=second_factors,
         people=People(db=db, audit=audit),
         families=families,
-        signer=signer,
+        signing_keys=signing_keys,
         denials=denials,
         key_changes=key_changes,
         principal_changes=principal_changes,
@@ -225,8 +234,8 @@ def build(
     )
     return Auth(
         handler=handler,
-        verifier=_verifier(process_keys, service_accounts, signer, principals, clock),
-        signer=signer,
+        verifier=_verifier(process_keys, service_accounts, signing_keys, principals, clock),
+        signing_keys=signing_keys,
         sessions=sessions,
         passwords=passwords,
         families=families,
@@ -255,14 +264,14 @@ def _watch_own(changes: PrincipalChanges, principals: Principals) -> StreamWatch
 def _verifier(
     process_keys: ProcessKeys,
     service_accounts: ServiceAccounts,
-    signer: SessionSigner,
+    signing_keys: SigningKeys,
     principals: Principals,
     clock: Clock,
 ) -> Verifier:
     """Auth asks itself directly what the others ask it over the wire."""
 
     async def fetch_jwks() -> str:
-        return signer.jwks_json()
+        return signing_keys.jwks_json()
 
     async def resolve(token: str) -> Principal | None:
         return service_account_principal(to_resolved(await service_accounts.resolve(token)), token)

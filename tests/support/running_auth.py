@@ -24,11 +24,13 @@ from services.auth.key_changes import KeyChanges
 from services.auth.key_checks import KeyChecks
 from services.auth.key_limits import KeyLimits
 from services.auth.principal_changes import PrincipalChanges
+from services.auth.signing_keys import SigningKeys
 from services.auth.wiring import Secrets, build
 from tests.support.accounts import DASHBOARD_URL, DATA_KEY, PEPPER
 from tests.support.postgres import TestDatabase
 from tests.support.processes import PROCESS_KEYS, process_metadata
 
+SIGNING_SEED = b"s" * 32
 # As new as a membership can be: who wants an older token signs in.
 NEWEST_VERSION = 2**53 - 1
 
@@ -39,6 +41,7 @@ Metadata = list[tuple[str, str]]
 class RunningAuth:
     stub: auth_service_pb2_grpc.AuthServiceStub
     signer: SessionSigner
+    signing_keys: SigningKeys
     database: TestDatabase
     db: Database
     key_changes: KeyChanges
@@ -78,7 +81,7 @@ async def running_auth(
     auth = build(
         db=db,
         secret=Secrets(
-            peppers={1: PEPPER}, data_keys={1: DATA_KEY}, signing_seed=b"s" * 32, page_token_key=b"page token key"
+            peppers={1: PEPPER}, data_keys={1: DATA_KEY}, signing_seed=SIGNING_SEED, page_token_key=b"page token key"
         ),
         process_keys=PROCESS_KEYS,
         limits=limits or KeyLimits(per_organization_max=1_000, per_person_and_minute_max=1_000),
@@ -87,6 +90,7 @@ async def running_auth(
         clock=clock,
         ids=ids,
     )
+    await auth.signing_keys.load()
     stopping = asyncio.Event()
     running = (auth.key_changes.run, auth.principal_changes.run, auth.known_keys.run)
     background = [asyncio.create_task(run(stopping)) for run in running]
@@ -110,7 +114,8 @@ async def running_auth(
     try:
         yield RunningAuth(
             stub=auth_service_pb2_grpc.AuthServiceStub(channel),
-            signer=auth.signer,
+            signer=SessionSigner(seed=SIGNING_SEED, clock=clock, ids=ids),
+            signing_keys=auth.signing_keys,
             database=database,
             db=db,
             key_changes=auth.key_changes,

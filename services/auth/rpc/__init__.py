@@ -7,7 +7,6 @@ from tollway.auth.v1 import auth_service_pb2_grpc
 from mesh.clock import Clock
 from mesh.pagination import PageTokens
 from mesh.rpc.process_tokens import ProcessKeys
-from mesh.rpc.tokens import SessionSigner
 from services.auth.audit_reading import AuditReading
 from services.auth.credentials import Credentials
 from services.auth.denials import Denials
@@ -36,6 +35,7 @@ from services.auth.second_factors import SecondFactors
 from services.auth.service import Accounts
 from services.auth.service_accounts import ServiceAccounts
 from services.auth.sessions import Sessions
+from services.auth.signing_keys import SigningKeys
 
 
 class AuthHandler(
@@ -69,7 +69,7 @@ class AuthHandler(
         second_factors: Second factors.
         people: What people see and change of themselves.
         families: What follows a sign-in.
-        signer: Knows the public keys of session tokens.
+        signing_keys: Keys of session tokens.
         denials: Is told of denied calls.
         key_changes: Watching keys.
         principal_changes: Watching principals.
@@ -95,7 +95,7 @@ class AuthHandler(
         second_factors: SecondFactors,
         people: People,
         families: SessionFamilies,
-        signer: SessionSigner,
+        signing_keys: SigningKeys,
         denials: Denials,
         key_changes: KeyChanges,
         principal_changes: PrincipalChanges,
@@ -109,7 +109,7 @@ class AuthHandler(
         GrantRpcs.__init__(self, accounts, key_changes, key_uses)
         PrincipalRpcs.__init__(self, principal_changes)
         OrganizationRpcs.__init__(self, accounts, organization_states)
-        SessionRpcs.__init__(self, sessions, families, signer)
+        SessionRpcs.__init__(self, sessions, families, signing_keys)
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
         PeopleRpcs.__init__(self, registrations, credentials, people, service_accounts)
         SecondFactorRpcs.__init__(self, second_factors)

@@ -8,15 +8,17 @@ from uuid import UUID
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
+from mesh.database.idempotency import mutation
 from mesh.rpc.access import current_principal
 from mesh.rpc.call import current_call
 from mesh.rpc.errors import Violations
-from mesh.rpc.tokens import SessionSigner
+from services.auth.audit import INSTALLATION
 from services.auth.families import SessionFamilies
-from services.auth.model import Role, Session, SessionTokens
+from services.auth.model import Role, Session, SessionTokens, SigningKey
 from services.auth.password_rules import read_password
 from services.auth.rpc.fields import to_timestamp
 from services.auth.sessions import Sessions
+from services.auth.signing_keys import SigningKeys
 from services.auth.totp import CODE_LENGTH_MAX
 
 EMAIL_LENGTH_MAX: Final = 254
@@ -33,13 +35,13 @@ class SessionRpcs:
     Args:
         sessions: Signs in.
         families: What follows a sign-in.
-        signer: Knows the public keys of session tokens.
+        signing_keys: Keys of session tokens.
     """
 
-    def __init__(self, sessions: Sessions, families: SessionFamilies, signer: SessionSigner) -> None:
+    def __init__(self, sessions: Sessions, families: SessionFamilies, signing_keys: SigningKeys) -> None:
         self._sessions = sessions
         self._families = families
-        self._signer = signer
+        self._signing_keys = signing_keys
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
         """Sign a person in."""
@@ -90,7 +92,19 @@ class SessionRpcs:
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
         """Publish the public keys of session tokens."""
-        return pb.GetJwksResponse(jwks_json=self._signer.jwks_json())
+        return pb.GetJwksResponse(jwks_json=self._signing_keys.jwks_json())
+
+    async def RotateSigningKey(self, request: pb.RotateSigningKeyRequest, context: Any) -> pb.RotateSigningKeyResponse:
+        """Publish a new key of session tokens."""
+        principal = current_principal()
+        asked = mutation(
+            request,
+            organization_id=principal.organization_id or INSTALLATION,
+            principal=principal.subject,
+            answer_type=pb.RotateSigningKeyResponse,
+            to_answer=to_rotation,
+        )
+        return await self._signing_keys.rotate(asked)
 
 
 def from_sign_in(request: pb.CreateSessionRequest) -> tuple[str, str, UUID | None]:
@@ -143,6 +157,11 @@ def to_tokens(tokens: SessionTokens) -> pb.CreateSessionResponse:
         refresh_expire_time=to_timestamp(tokens.refresh_expire_time),
         session_id=str(tokens.session_id),
     )
+
+
+def to_rotation(key: SigningKey) -> pb.RotateSigningKeyResponse:
+    """Convert a new key of session tokens."""
+    return pb.RotateSigningKeyResponse(key_id=key.key_id, active_time=to_timestamp(key.active_time))
 
 
 def to_session(session: Session, current_id: UUID) -> pb.Session:

@@ -14,6 +14,7 @@ from services.auth.store import (
     second_factors,
     service_accounts,
     sessions,
+    signing_keys,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "second_factors",
     "service_accounts",
     "sessions",
+    "signing_keys",
 ]

@@ -207,7 +207,9 @@ async def test_a_session_ends_when_it_is_not_renewed_and_after_its_life_in_any_c
 ) -> None:
     clock = ManualClock(datetime.now(UTC))
     auth.families._clock = clock
-    auth.families._signer._clock = clock
+    auth.signing_keys._clock = clock
+    for signer in auth.signing_keys._signers.values():
+        signer._clock = clock
     idle, busy = await sign_in(auth, acme.email), await sign_in(auth, acme.email)
     end = clock.now() + timedelta(days=families.LIFE_DAYS_MAX)
     clock.advance(timedelta(days=families.IDLE_DAYS_MAX).total_seconds() - 60)

@@ -17,11 +17,13 @@ from mesh.ids import RandomIds
 from mesh.jobs import Worker, enqueue
 from services.auth.key_changes import CHANNEL as KEY_CHANGES
 from services.auth.key_changes import KeyChanges
+from services.auth.signing_keys import CHANNEL as SIGNING_KEYS
 from services.ratelimit import store
 from services.ratelimit.policies import Policies
 from services.ratelimit.store import POLICIES_CHANNEL
 from tests.support.accounts import seed_key, seed_organization
 from tests.support.ratelimit import bucket, policy
+from tests.support.running_auth import running_auth
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_SECONDS = 20
@@ -61,6 +63,13 @@ def connections(channel):
     """How often a listener had to connect."""
     labels = {"channel": channel, "cause": "connected"}
     return REGISTRY.get_sample_value("tollway_database_gaps_total", labels) or 0
+
+
+async def eventually_connected(channel):
+    async def connected():
+        return connections(channel) > 0
+
+    await eventually(connected)
 
 
 async def eventually(holds):
@@ -104,6 +113,26 @@ async def test_forged_key_notices_neither_change_a_grant_nor_end_the_watch(datab
         stopping.set()
         await running
         await db.close()
+
+
+async def test_forged_notices_of_signing_keys_change_no_key(database):
+    async with running_auth(database) as auth:
+        keys, read_at = auth.signing_keys, auth.signing_keys._read_at
+        published, stopping = keys.jwks_json(), asyncio.Event()
+        running = asyncio.create_task(keys.run(stopping))
+        try:
+            await eventually_connected(SIGNING_KEYS)
+            await forge(database, SIGNING_KEYS, NONSENSE)
+
+            async def read_again():
+                return keys._read_at > read_at
+
+            await eventually(read_again)
+            assert keys.jwks_json() == published
+            assert not running.done()
+        finally:
+            stopping.set()
+            await running
 
 
 async def test_forged_policy_notices_change_no_limit_and_end_no_process(database):

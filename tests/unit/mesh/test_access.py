@@ -225,6 +225,37 @@ async def test_a_flood_asks_an_auth_that_hangs_once_at_a_time_and_once_a_second(
     assert len(asked) == 2
 
 
+async def test_keys_that_are_published_or_gone_are_noticed_without_a_token_that_needs_them(verifier, auth_side, clock):
+    token, _ = auth_side.signer.issue(person_id=OWN, organization_id=OWN, role="owner")
+    await verifier.principal(f"Bearer {token}")
+    auth_side.signer = SessionSigner(seed=b"\1" * 32, clock=clock, ids=SequenceIds())
+    clock.advance(access.KEYS_FRESH_SECONDS - 1)
+    await verifier.principal(f"Bearer {token}")
+    assert auth_side.jwks_calls == 1
+    clock.advance(1)
+    # Whoever notices does not wait, and many who do ask once.
+    await asyncio.gather(*(verifier.principal(f"Bearer {token}") for _ in range(20)))
+    while verifier._refreshing is not None:
+        await verifier._refreshing
+    assert auth_side.jwks_calls == 2
+    with pytest.raises(access.CredentialsInvalid):
+        await verifier.principal(f"Bearer {token}")
+
+
+async def test_known_keys_stay_good_while_auth_is_away(verifier, auth_side, clock):
+    async def away():
+        raise Unavailable
+
+    token, _ = auth_side.signer.issue(person_id=OWN, organization_id=OWN, role="owner")
+    await verifier.principal(f"Bearer {token}")
+    verifier._fetch_jwks = away
+    clock.advance(access.KEYS_FRESH_SECONDS)
+    for _ in range(3):
+        assert (await verifier.principal(f"Bearer {token}")).subject == str(OWN)
+        while verifier._refreshing is not None:
+            await verifier._refreshing
+
+
 async def test_an_expired_session_is_refused(verifier):
     past = ManualClock(datetime(2020, 1, 1, tzinfo=UTC))
     token, _ = SessionSigner(seed=bytes(32), clock=past, ids=SequenceIds()).issue(
