@@ -94,8 +94,9 @@ class KeyCache:
 
     def put_prefixes(self, prefixes: Iterable[str]) -> None:
         """Store what imported keys begin with, all of them."""
-        self.prefixes = Prefixes(prefixes)
-        self.changes += 1
+        before, self.prefixes = self.prefixes, Prefixes(prefixes)
+        if self.prefixes.listed != before.listed:
+            self.changes += 1
 
     def put_unknown(self, digests: Iterable[bytes], now: float) -> None:
         """Remember digests that `auth` does not know, and forget what is held for them."""

@@ -52,7 +52,7 @@ class KeyChanges(ChangeStreams[KeyGrant | KeyPrefixes]):
                 now=self._clock.now(),
                 part_size=CHANGES_PER_MESSAGE_MAX,
             )
-        return itertools.chain([(prefixes,)], grants)
+        return itertools.chain([(prefixes, *next(grants, ()))], grants)
 
     async def read_changes(self, notices: frozenset[str]) -> Sequence[KeyGrant | KeyPrefixes]:
         """Read the grants of what was named; a notice that names nothing of ours is left out."""

@@ -1,12 +1,15 @@
 """Passwords: argon2id (RFC 9106), off the event loop, and as slow for a stranger as for a customer.
 
-A hash takes tens of milliseconds and 64 MiB by design, so it runs in threads of its own and only a few run at once: a
-flood of sign-ins must not take the memory of the process. Whoever does not get a place in the bounded queue is told to
-come back. There are three queues. A flood of strangers who sign in fills its own, and people who sign in from where
-they did before, or change something of their own account, pass by it. Newcomers, who register or set a password with a
-token, have the third, so neither they nor those who sign in hold the others up. Of newcomers one network has a share of
-the queue at most, and so has one person of those who change their account. A hash whose caller has left keeps its place
-until it is done, because its thread cannot be stopped.
+A hash takes tens of milliseconds and 64 MiB by design, so it runs in processes of their own (`hashing`) and only a few
+run at once: a flood of sign-ins must not take the memory of the machine. Whoever does not get a place in the bounded
+queue is told to come back. There are three queues. A flood of strangers who sign in fills its own, and people who sign
+in from where they did before, or change something of their own account, pass by it. Newcomers, who register or set a
+password with a token, have the third, so neither they nor those who sign in hold the others up. Of newcomers one
+network has a share of the queue at most, and so has one person of those who change their account. A hash whose caller
+has left keeps its place until it is done, because it cannot be stopped.
+
+Whoever signs in waits for the edges' questions about keys and not the other way round (`make bench-auth`). A machine
+that has nothing to spare still hashes, slowly, and the queues say that it is busy.
 
 Passwords come here as `password_rules` has read them.
 
@@ -17,15 +20,15 @@ exists.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-
+from services.auth import hashing
 from services.auth.errors import SignInBusy
+from services.auth.hashing import HashProcess, needs_rehash, verify_password
 
 STRANGERS_AT_ONCE_MAX: Final = 3
 STRANGERS_WAITING_MAX: Final = 48
@@ -37,18 +40,17 @@ WAITING_PER_SOURCE_MAX: Final = 4
 """Of newcomers from one network, and of one person who changes their account."""
 BUSY_RETRY_SECONDS: Final = 2.0
 
-_HASHER: Final = PasswordHasher()
-
 Result = TypeVar("Result")
 
 
 def hash_password(password: str) -> str:
     """Hash a password for storage; blocks for tens of milliseconds."""
-    return _HASHER.hash(password)
+    helper = _this_thread.helper
+    return helper.hash(password) if helper else hashing.hash_password(password)
 
 
 class Passwords:
-    """Hashes and verifies passwords without holding up the event loop."""
+    """Hashes and verifies passwords without holding up the event loop or what else the machine does."""
 
     def __init__(self) -> None:
         self._strangers = _Queue(at_once_max=STRANGERS_AT_ONCE_MAX, waiting_max=STRANGERS_WAITING_MAX)
@@ -109,23 +111,23 @@ class Passwords:
         Raises:
             SignInBusy: Too many wait already.
         """
-        if not _HASHER.check_needs_rehash(password_hash):
+        if not needs_rehash(password_hash):
             return None
         return await self._familiar.run(hash_password, password)
 
     async def close(self) -> None:
-        """Let the threads end."""
-        self._strangers.close()
-        self._familiar.close()
-        self._newcomers.close()
+        """Let the hashes that run end, and then the processes."""
+        queues = (self._strangers, self._familiar, self._newcomers)
+        await asyncio.gather(*(asyncio.to_thread(queue.close) for queue in queues))
 
 
 class _Queue:
-    """Threads, and a bounded number of callers that wait for one."""
+    """Threads, each with a process that hashes for it, and a bounded number of callers that wait for one."""
 
     def __init__(self, *, at_once_max: int, waiting_max: int) -> None:
         self._slots = asyncio.Semaphore(at_once_max)
         self._threads = ThreadPoolExecutor(at_once_max, thread_name_prefix="password")
+        self._helpers: list[HashProcess] = []
         self._waiting: Counter[str] = Counter()
         self._waiting_max = waiting_max
 
@@ -140,16 +142,33 @@ class _Queue:
             self._waiting[source] -= 1
             if not self._waiting[source]:
                 del self._waiting[source]
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._work, work, *values)
         running.add_done_callback(lambda _: self._slots.release())
         return await asyncio.shield(running)
 
+    def _work(self, work: Callable[..., Result], *values: str) -> Result:
+        if _this_thread.helper is None:
+            _this_thread.helper = HashProcess()
+            self._helpers.append(_this_thread.helper)
+        return work(*values)
+
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let the hashes end that run, and then their processes; blocks as long."""
+        self._threads.shutdown(cancel_futures=True)
+        for helper in self._helpers:
+            helper.close()
+
+
+class _ThisThread(threading.local):
+    """The process that hashes for a thread of a queue; None in any other thread."""
+
+    helper: HashProcess | None = None
+
+
+_this_thread: Final = _ThisThread()
 
 
 def _verify(password_hash: str, password: str) -> bool:
-    try:
-        return _HASHER.verify(password_hash, password)
-    except (VerificationError, InvalidHashError):
-        return False
+    """Verify in the process of this thread."""
+    helper = _this_thread.helper
+    return helper.verify(password_hash, password) if helper else verify_password(password_hash, password)

@@ -51,6 +51,8 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
         self.grants: dict[bytes, auth.KeyGrant] = {}
         self.in_snapshot = True
         self.resolved: list[list[bytes]] = []
+        self.prefixes: list[str] = []
+        self.uses: list[auth.KeyUse] = []
         self._watchers: list[asyncio.Queue[auth.KeyGrant]] = []
 
     def add(self, *grants: auth.KeyGrant) -> None:
@@ -64,11 +66,17 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
         await asyncio.sleep(0)
         return auth.ResolveKeysResponse(grants=[self.grants[d] for d in request.digests if d in self.grants])
 
+    async def ReportKeyUses(self, request, context):
+        self.uses += request.uses
+        return auth.ReportKeyUsesResponse()
+
     async def WatchKeys(self, request, context):
         queue: asyncio.Queue[auth.KeyGrant] = asyncio.Queue()
         self._watchers.append(queue)
         yield auth.WatchKeysResponse(
-            grants=list(self.grants.values()) if self.in_snapshot else [], snapshot_complete=True
+            grants=list(self.grants.values()) if self.in_snapshot else [],
+            imported_prefixes=auth.ImportedPrefixes(prefixes=self.prefixes),
+            snapshot_complete=True,
         )
         while True:
             grants = []

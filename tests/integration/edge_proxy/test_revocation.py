@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
@@ -20,48 +18,13 @@ from tollway.auth.v1 import auth_service_pb2 as auth
 from cli.stack.ports import free_ports
 from edge_proxy.keys.files import KeyFiles
 from tests.support.accounts import seed_key, seed_organization
-from tests.support.edge_fakes import PEPPER, key
+from tests.support.auth_process import AuthProcess
+from tests.support.edge_fakes import key
 from tests.support.line import Line, line
 from tests.support.postgres import TestDatabase
-from tests.support.processes import process_variables
 
 ROOT = Path(__file__).resolve().parents[3]
 KEPT, REVOKED = key(1), key(2)
-
-
-class AuthProcess:
-    """A real auth, in a process that can be killed and frozen."""
-
-    def __init__(self, database: TestDatabase, port: int) -> None:
-        self._database = database
-        self._port = port
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        variables = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")},
-            **process_variables("auth"),
-            "TOLLWAY_AUTH_LISTEN": f"127.0.0.1:{self._port}",
-            "TOLLWAY_AUTH_METRICS_LISTEN": "127.0.0.1:0",
-            "TOLLWAY_AUTH_DSN": self._database.dsn("auth"),
-            "TOLLWAY_AUTH_SYSTEM_DSN": self._database.dsn("auth_system"),
-            "TOLLWAY_KEY_PEPPERS": f"1:{PEPPER.hex()}",
-            "TOLLWAY_AUTH_DATA_KEYS": f"1:{'01' * 32}",
-            "TOLLWAY_SIGNING_KEY": "02" * 32,
-            "TOLLWAY_PAGE_TOKEN_KEY": "03" * 32,
-        }
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.auth", "--role", "api", env=variables, cwd=ROOT
-        )
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    async def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
 
 
 @contextlib.asynccontextmanager

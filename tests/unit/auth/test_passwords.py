@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from argon2 import PasswordHasher
 
+from services.auth import hashing as hashing_module
 from services.auth import passwords as module
 from services.auth.errors import SignInBusy
+from services.auth.hashing import HashProcess
 from services.auth.passwords import Passwords, hash_password
 
 
@@ -112,3 +117,33 @@ async def test_one_network_of_newcomers_leaves_room_for_others_and_for_who_signs
     assert outcomes.count(True) == served
     assert sum(isinstance(outcome, SignInBusy) for outcome in outcomes) == len(flood) - served
     await passwords.close()
+
+
+async def test_hashes_run_in_processes_of_the_lowest_priority_that_know_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOLLWAY_SIGNING_KEY", "a secret")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    passwords, stored = Passwords(), hash_password("right")
+    assert await passwords.verify(stored, "right")
+    assert await passwords.verify(stored, "right", is_familiar=True)
+    pids = [helper.pid for queue in (passwords._strangers, passwords._familiar) for helper in queue._helpers]
+    assert len(pids) == 2
+    for pid in pids:
+        assert os.getpriority(os.PRIO_PROCESS, pid) == hashing_module.NICENESS
+        assert "TOLLWAY_SIGNING_KEY" not in psutil.Process(pid).environ()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    await passwords.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_a_process_that_dies_is_replaced() -> None:
+    helper, stored = HashProcess(), hash_password("right")
+    assert helper.verify(stored, "right")
+    before = helper.pid
+    os.kill(before, signal.SIGKILL)
+    assert helper.verify(stored, "right")
+    assert not helper.verify(stored, "wrong")
+    assert helper.pid != before
+    assert helper.verify(helper.hash("line\nbreak \u00e9 \U0001f511"), "line\nbreak \u00e9 \U0001f511")
+    helper.close()
