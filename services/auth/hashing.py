@@ -121,7 +121,7 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def main() -> None:
     """Answer questions until there are no more."""
-    os.nice(NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     for line in sys.stdin.buffer:
         work, *values = json.loads(line)
         answer = hash_password(*values) if work == "hash" else verify_password(*values)
