@@ -15,7 +15,7 @@ from mesh import jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
-from services.auth import credentials, families, principal_changes, registrations, signing_keys
+from services.auth import credentials, families, invitations, principal_changes, registrations, signing_keys
 
 CleanUp = Callable[[Database, Clock], Awaitable[int]]
 """Removes what is due and returns how much it was."""
@@ -25,6 +25,7 @@ CLEAN_UPS: Final[Mapping[str, CleanUp]] = {
     "jobs": jobs.remove_finished,
     "registrations": registrations.remove_old,
     "principal_changes": principal_changes.remove_old,
+    "invitations": invitations.remove_old,
     "credentials": credentials.remove_expired,
     "sessions": families.remove_ended,
     "refresh_tokens": families.remove_used_tokens,

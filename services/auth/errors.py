@@ -98,12 +98,68 @@ class OrganizationNotFound(NotFound):
     """There is no such organization."""
 
 
+class OrganizationLimitReached(ResourceExhausted):
+    """You own as many organizations as a person may."""
+
+
+class OrganizationIsOwn(FailedPrecondition):
+    """Operators neither suspend nor delete the organization that they act for; nobody could take it back."""
+
+
+class ContactEmailTaken(AlreadyExists):
+    """Another organization has this contact address; choose another one."""
+
+
+class ExternalIdTaken(AlreadyExists):
+    """Another organization has this external id; choose another one."""
+
+
 class OrganizationSuspended(PermissionDenied):
     """This organization is suspended: it can be looked at and paid for, and nothing new comes into being in it."""
 
 
 class OrganizationRestricted(FailedPrecondition):
     """An invoice is overdue: until it is paid there are no new API keys, members or service accounts."""
+
+
+class MemberNotFound(NotFound):
+    """This organization has no such member."""
+
+
+class LastOwner(FailedPrecondition):
+    """An organization keeps at least one owner; make somebody else an owner first."""
+
+
+class OwnersRemoveAdmins(PermissionDenied):
+    """Only owners remove admins and owners."""
+
+
+class MemberExists(AlreadyExists):
+    """Somebody with this address is a member already."""
+
+
+class InvitationExists(AlreadyExists):
+    """An invitation for this address waits already; send it again or take it back."""
+
+
+class InvitationNotFound(NotFound):
+    """There is no such invitation."""
+
+
+class InvitationEnded(FailedPrecondition):
+    """This invitation was answered or taken back, or has expired; ask for a new one."""
+
+
+class InvitationForAnother(PermissionDenied):
+    """This invitation is for another address; sign in with the account that has it."""
+
+
+class InvitationLimitReached(ResourceExhausted):
+    """As many invitations as there may be wait for an answer; take some back."""
+
+
+class InvitationsSentTooOften(ResourceExhausted):
+    """This address was written to often enough for now; try again later."""
 
 
 class ApiKeyNotFound(NotFound):

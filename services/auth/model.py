@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from mesh.secretbox import Sealed
@@ -21,11 +21,28 @@ class OrganizationState(Enum):
 
 
 class Role(Enum):
-    """What a member may do in an organization."""
+    """What a member may do in an organization; each includes what those below it may do."""
 
     OWNER = "owner"
     ADMIN = "admin"
     MEMBER = "member"
+
+    def includes(self, other: Role) -> bool:
+        """Tell whether this role is at least the other one."""
+        return _RANKS[self] >= _RANKS[other]
+
+
+_RANKS: Final = {Role.MEMBER: 1, Role.ADMIN: 2, Role.OWNER: 3}
+
+
+class InvitationState(Enum):
+    """How far an invitation has come."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
 class KeyMode(Enum):
@@ -64,6 +81,28 @@ class Organization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrganization:
+    """What an organization is to be; checked by `rpc`. An empty `contact_email` stands for a default."""
+
+    name: str
+    contact_email: str
+    billing_email: str
+    currency_code: str
+    time_zone: str
+    metadata: Mapping[str, str]
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationFilter:
+    """Which organizations are listed; an empty text, or no state, leaves none out but deleted ones."""
+
+    name_contains: str = ""
+    state: OrganizationState | None = None
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What billing says of an organization."""
 
@@ -71,6 +110,14 @@ class Standing:
     restricted: bool
     suspended: bool
     state_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorsWord:
+    """What the operator says of an organization, whatever billing says."""
+
+    state: OrganizationState
+    suspend_reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +254,34 @@ class Contact:
 
     email: str
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A person in an organization."""
+
+    organization_id: UUID
+    person_id: UUID
+    email: str
+    name: str
+    role: Role
+    join_time: datetime
+    second_factor: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """An invitation to join an organization, without its token. Its state is what holds at the time of reading."""
+
+    invitation_id: UUID
+    organization_id: UUID
+    organization_name: str
+    email: str
+    role: Role
+    state: InvitationState
+    inviter_id: UUID
+    create_time: datetime
+    expire_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,17 @@
-"""Rules and transactions of organizations, the audit log and the look-up of keys."""
+"""Rules and transactions of the audit log and the look-up of keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
-from services.auth.errors import OrganizationNotFound
-from services.auth.model import AuditEntry, KeyGrant, Organization
+from services.auth.model import AuditEntry, KeyGrant
 
 
 class Accounts:
-    """Answers who an organization or a key is.
+    """Answers what a key may do.
 
     Args:
         db: Auth's tables.
@@ -31,18 +29,6 @@ class Accounts:
         """
         async with self._db.system() as tx:
             return await store.keys.find_grants(tx, digests)
-
-    async def get_organization(self, organization_id: UUID) -> Organization:
-        """Return an organization.
-
-        Raises:
-            OrganizationNotFound: There is none.
-        """
-        async with self._db.read(organization_id) as tx:
-            organization = await store.organizations.find(tx, organization_id)
-        if organization is None:
-            raise OrganizationNotFound
-        return organization
 
     async def append_audit_entries(self, entries: Sequence[AuditEntry]) -> int:
         """Append entries of other services and return how many were new."""

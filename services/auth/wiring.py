@@ -27,6 +27,9 @@ from services.auth.credentials import Credentials
 from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
 from services.auth.families import SessionFamilies
+from services.auth.invitation_answers import InvitationAnswers
+from services.auth.invitations import Invitations
+from services.auth.invited_registrations import InvitedRegistrations
 from services.auth.key_changes import KeyChanges
 from services.auth.key_checks import KeyChecks
 from services.auth.key_edits import KeyEdits
@@ -37,8 +40,10 @@ from services.auth.key_uses import KeyUses
 from services.auth.keys import ApiKeys
 from services.auth.known_keys import KnownKeys
 from services.auth.mail import Mail
+from services.auth.members import Members
 from services.auth.one_time import OneTimeTokens
 from services.auth.organization_states import OrganizationStates
+from services.auth.organizations import Organizations
 from services.auth.passwords import Passwords
 from services.auth.people import People
 from services.auth.principal_changes import PrincipalChanges
@@ -188,10 +193,23 @@ def build(
     key_edits = KeyEdits(db=db, idempotency=idempotency, limits=limits, maker=maker, audit=audit, clock=clock)
     key_uses = KeyUses(db=db, clock=clock)
     key_checks = KeyChecks(known=known_keys, uses=key_uses, peppers=secret.peppers, clock=clock)
+    invitations = Invitations(
+        db=db, idempotency=idempotency, tokens=tokens, mail=mail, audit=audit, clock=clock, ids=ids
+    )
+    answers = InvitationAnswers(db=db, idempotency=idempotency, tokens=tokens, mail=mail, audit=audit, clock=clock)
     handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
         accounts=accounts,
-        organization_states=OrganizationStates(db=db, idempotency=idempotency, audit=audit),
         audit_reading=AuditReading(db=db, audit=audit, clock=clock),
+        organizations=Organizations(
+            db=db, idempotency=idempotency, invitations=invitations, audit=audit, clock=clock, ids=ids
+        ),
+        organization_states=OrganizationStates(db=db, idempotency=idempotency, mail=mail, audit=audit),
+        members=Members(db=db, idempotency=idempotency, mail=mail, audit=audit, clock=clock),
+        invitations=invitations,
+        invitation_answers=answers,
+        invited_registrations=InvitedRegistrations(
+            db=db, answers=answers, passwords=passwords, families=families, audit=audit, clock=clock, ids=ids
+        ),
         keys=keys,
         service_accounts=service_accounts,
         key_edits=key_edits,

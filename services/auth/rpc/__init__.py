@@ -11,12 +11,17 @@ from services.auth.audit_reading import AuditReading
 from services.auth.credentials import Credentials
 from services.auth.denials import Denials
 from services.auth.families import SessionFamilies
+from services.auth.invitation_answers import InvitationAnswers
+from services.auth.invitations import Invitations
+from services.auth.invited_registrations import InvitedRegistrations
 from services.auth.key_changes import KeyChanges
 from services.auth.key_edits import KeyEdits
 from services.auth.key_imports import KeyImports
 from services.auth.key_uses import KeyUses
 from services.auth.keys import ApiKeys
+from services.auth.members import Members
 from services.auth.organization_states import OrganizationStates
+from services.auth.organizations import Organizations
 from services.auth.people import People
 from services.auth.principal_changes import PrincipalChanges
 from services.auth.registrations import Registrations
@@ -25,6 +30,8 @@ from services.auth.rpc.api_key_imports import ApiKeyImportRpcs
 from services.auth.rpc.api_keys import ApiKeyRpcs
 from services.auth.rpc.audit import AuditRpcs
 from services.auth.rpc.grants import GrantRpcs
+from services.auth.rpc.invitations import InvitationRpcs
+from services.auth.rpc.members import MemberRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
 from services.auth.rpc.people import PeopleRpcs
 from services.auth.rpc.principals import PrincipalRpcs
@@ -43,6 +50,8 @@ class AuthHandler(
     GrantRpcs,
     PrincipalRpcs,
     OrganizationRpcs,
+    MemberRpcs,
+    InvitationRpcs,
     PeopleRpcs,
     ApiKeyEditRpcs,
     ApiKeyImportRpcs,
@@ -55,9 +64,14 @@ class AuthHandler(
     """Handles the RPCs of `AuthService`.
 
     Args:
-        accounts: Organizations, look-ups of keys, audit.
+        accounts: Look-ups of keys, audit.
+        organizations: Making, changing, listing and deleting organizations.
         organization_states: States of organizations.
         audit_reading: Listing and exporting the audit log.
+        members: Listing and removing members, changing their roles.
+        invitations: Inviting.
+        invitation_answers: Answering invitations.
+        invited_registrations: Registering by an invitation.
         keys: Creating, listing and revoking API keys.
         service_accounts: Service accounts and their tokens.
         key_edits: Changing and rotating API keys.
@@ -82,8 +96,13 @@ class AuthHandler(
         self,
         *,
         accounts: Accounts,
+        organizations: Organizations,
         organization_states: OrganizationStates,
         audit_reading: AuditReading,
+        members: Members,
+        invitations: Invitations,
+        invitation_answers: InvitationAnswers,
+        invited_registrations: InvitedRegistrations,
         keys: ApiKeys,
         service_accounts: ServiceAccounts,
         key_edits: KeyEdits,
@@ -108,7 +127,9 @@ class AuthHandler(
         ApiKeyImportRpcs.__init__(self, key_imports, clock)
         GrantRpcs.__init__(self, accounts, key_changes, key_uses)
         PrincipalRpcs.__init__(self, principal_changes)
-        OrganizationRpcs.__init__(self, accounts, organization_states)
+        OrganizationRpcs.__init__(self, organizations, organization_states, page_tokens)
+        MemberRpcs.__init__(self, members, page_tokens)
+        InvitationRpcs.__init__(self, invitations, invitation_answers, invited_registrations, page_tokens)
         SessionRpcs.__init__(self, sessions, families, signing_keys)
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
         PeopleRpcs.__init__(self, registrations, credentials, people, service_accounts)

@@ -6,7 +6,9 @@ Every function runs inside the transaction that it is given.
 from services.auth.store import (
     audit,
     credentials,
+    invitations,
     keys,
+    members,
     organizations,
     people,
     principals,
@@ -20,7 +22,9 @@ from services.auth.store import (
 __all__ = [
     "audit",
     "credentials",
+    "invitations",
     "keys",
+    "members",
     "organizations",
     "people",
     "principals",

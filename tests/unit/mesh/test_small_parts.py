@@ -152,7 +152,7 @@ def test_violations_are_reported_together():
 
 
 # Numbers given out to branches that are still on their way.
-RESERVED_MIGRATIONS = {"auth": frozenset(range(10, 22))}
+RESERVED_MIGRATIONS = {"auth": frozenset(range(10, 30))}
 
 
 def test_migrations_of_every_service_are_complete_and_numbered_without_gaps():
