@@ -18,6 +18,8 @@ from graphql_gateway.entrance.guard import Guard
 from graphql_gateway.graph.schema import build_schema
 from graphql_gateway.graph.view import GraphView
 from graphql_gateway.health import HealthView, service_checks
+from graphql_gateway.rest.jwks import PATH as JWKS_PATH
+from graphql_gateway.rest.jwks import JwksView
 from graphql_gateway.rest.openapi import PATH as OPENAPI_PATH
 from graphql_gateway.rest.openapi import OpenApiView
 from graphql_gateway.rest.routes import build_routes, words_of
@@ -73,7 +75,7 @@ def build_gateway(
         admission=admission,
         sign_ins=SignIns(limits, monotonic=monotonic),
         ids=ids,
-        vouch=lambda address, service: vouched_address(tokens, address, service),
+        vouch=lambda scope, service: vouched_address(tokens, scope.address, service, user_agent=scope.user_agent),
         monotonic=monotonic,
     )
     health = HealthView(service_checks(channels.all()), monotonic=monotonic)
@@ -99,6 +101,7 @@ def build_gateway(
             web.get("/health", health.ready),
             web.get("/health/live", health.live),
             web.get("/health/ready", health.ready),
+            web.get(JWKS_PATH, JwksView(calls, monotonic=monotonic).get),
             web.get(OPENAPI_PATH, OpenApiView(routes).get),
             web.route("*", ANYTHING, RestView(routes, calls).handle),
         ]

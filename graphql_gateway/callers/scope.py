@@ -18,6 +18,7 @@ class RequestScope:
         address: The client's network address.
         authorization: The header as it came, or an empty string.
         identity: Who the credentials say it is.
+        user_agent: What the client calls itself, in printable ASCII; may be empty.
         deadline_seconds: Monotonic seconds by which the answer must be there.
         operation: The GraphQL operation's own name, for the log.
         failures: RPCs that failed, for the log.
@@ -28,6 +29,7 @@ class RequestScope:
     authorization: str
     identity: Identity
     deadline_seconds: float
+    user_agent: str = ""
     operation: str = ""
     failures: list[dict[str, str]] = field(default_factory=list)
 

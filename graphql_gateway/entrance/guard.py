@@ -37,6 +37,7 @@ from graphql_gateway.failure import Failure
 from graphql_gateway.traces import frames_of
 from mesh.ids import IdSource
 from mesh.observability import TRACEPARENT, span
+from mesh.rpc.call import USER_AGENT_LENGTH_MAX
 
 AUTHORIZATION_LENGTH_MAX: Final = 8_192
 UNMATCHED: Final = "unmatched"
@@ -107,6 +108,7 @@ class Guard:
             authorization=authorization[0] if usable else "",
             identity=ANONYMOUS if usable or not authorization else REFUSED,
             deadline_seconds=started_seconds + self.timeout_seconds,
+            user_agent=_printable(request.headers.get("User-Agent", "")),
         )
 
     async def _answer(self, request: web.Request, handler: Handler, scope: RequestScope) -> web.StreamResponse:
@@ -168,6 +170,11 @@ def _check_head(request: web.Request) -> None:
     fields = sum(len(name) + len(value) + HEAD_FIELD_BYTES for name, value in request.raw_headers)
     if len(request.raw_path) + fields > HEAD_BYTES_MAX:
         raise Failure.of(errors.HeadTooLarge())
+
+
+def _printable(text: str) -> str:
+    """Return what metadata of a call can carry of a header."""
+    return "".join(letter for letter in text[:USER_AGENT_LENGTH_MAX] if " " <= letter <= "~").strip()
 
 
 def _is_plain(value: str) -> bool:

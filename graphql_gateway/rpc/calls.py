@@ -118,7 +118,7 @@ class Calls:
         admission: How many changes a caller may make.
         sign_ins: How often anyone may guess.
         ids: Where idempotency keys come from.
-        vouch: Returns metadata that names the caller's address to a service: for throttles and the audit log.
+        vouch: Returns metadata that names the client to a service: for throttles, the audit log and lists of sessions.
         monotonic: Seconds that never go back.
     """
 
@@ -129,7 +129,7 @@ class Calls:
         admission: Admission,
         sign_ins: SignIns,
         ids: IdSource,
-        vouch: Callable[[str, str], Metadata] = lambda _address, _service: (),
+        vouch: Callable[[RequestScope, str], Metadata] = lambda _scope, _service: (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vouch = vouch
@@ -177,7 +177,7 @@ class Calls:
         return None
 
     def _metadata(self, rpc: Rpc[Any, Any], scope: RequestScope) -> Metadata:
-        address = self._vouch(scope.address, service_name(rpc.descriptor.containing_service))
+        address = self._vouch(scope, service_name(rpc.descriptor.containing_service))
         if rpc.anyone:
             return address
         if scope.identity.kind is IdentityKind.REFUSED:

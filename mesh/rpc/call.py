@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.rpc.client_address import client_address
+from mesh.rpc.client_address import client_address, client_user_agent
 from mesh.rpc.process_tokens import ProcessKeys
 
 USER_AGENT: Final = "user-agent"
@@ -42,7 +42,10 @@ class Call:
     @property
     def user_agent(self) -> str:
         """Return what the client calls itself; may be empty."""
-        return str(self.metadata.get(USER_AGENT, ""))[:USER_AGENT_LENGTH_MAX]
+        vouched = ""
+        if self.process_keys is not None:
+            vouched = client_user_agent(self.metadata, self.process_keys, self.service)
+        return (vouched or str(self.metadata.get(USER_AGENT, "")))[:USER_AGENT_LENGTH_MAX]
 
 
 NOBODY: Final = Call()

@@ -16,6 +16,7 @@ from tollway.options.v1 import access_pb2
 from mesh.clock import ManualClock
 from mesh.ids import RandomIds
 from mesh.jobs import Job
+from mesh.rpc.client_address import vouched_address
 from mesh.rpc.errors import from_grpc
 from mesh.rpc.tokens import SESSION_SECONDS, read_jwks, read_session_token
 from services.auth import families, store
@@ -23,6 +24,7 @@ from services.auth.model import RevokeReason
 from services.auth.refresh_tokens import is_refresh_token
 from services.auth.sessions import Sessions
 from tests.support.accounts import PASSWORD, SeededOrganization, mail, seed_organization, seed_person
+from tests.support.processes import process_tokens
 
 
 @pytest.fixture
@@ -272,6 +274,18 @@ async def test_people_list_and_end_their_own_sessions_and_no_others(auth: Any, a
         assert await reason(refresh(auth, ended.refresh_token)) == "REFRESH_REFUSED"
         assert await why_ended(auth, ended.session_id) == "signed_out"
     assert (await refresh(auth, theirs.refresh_token)).session_id == theirs.session_id
+
+
+async def test_the_gateway_tells_what_a_client_calls_itself_and_nobody_else_is_believed(
+    auth: Any, acme: SeededOrganization
+) -> None:
+    request = pb.CreateSessionRequest(email=acme.email, password=PASSWORD)
+    for process in ("graphql_gateway", "edge_proxy"):
+        vouched = vouched_address(process_tokens(process), "192.0.2.7", "auth", user_agent="Firefox")
+        tokens = await auth.stub.CreateSession(request, metadata=vouched)
+    listed = (await auth.stub.ListSessions(pb.ListSessionsRequest(), metadata=bearer(tokens))).sessions
+    assert (listed[1].user_agent, listed[1].address) == ("Firefox", "192.0.2.7")
+    assert "Firefox" not in listed[0].user_agent
 
 
 @pytest.mark.parametrize("keep_current", [True, False])

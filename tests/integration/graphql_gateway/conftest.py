@@ -52,6 +52,7 @@ MEMBER = UUID("01890a5d-ac96-774b-bcce-b302099a8060")
 SERVICE_ACCOUNT = UUID("01890a5d-ac96-774b-bcce-b302099a8061")
 SERVICE_ACCOUNT_TOKEN = machine_token("gateway")
 PASSWORD = "correct horse battery staple"
+REFRESH_TOKEN = "a refresh token"
 KEYS = tuple(UUID(int=ACME.int + 100 + number) for number in range(5))
 CREATE_SECONDS = 1_760_000_000
 
@@ -109,6 +110,10 @@ def api_key(organization_id: UUID, key_id: UUID, name: str = "key") -> auth.ApiK
     return key
 
 
+class RefreshRefused(Unauthenticated):
+    """This refresh token is not valid."""
+
+
 class FakeAuth(AuthServiceServicer):
     def __init__(self, seen: Seen, signer: SessionSigner) -> None:
         self.seen = seen
@@ -128,6 +133,12 @@ class FakeAuth(AuthServiceServicer):
         )
         answer.expire_time.FromDatetime(expire_time)
         return answer
+
+    async def RefreshSession(self, request: Any, context: Any) -> auth.CreateSessionResponse:
+        self.seen.note(request, context)
+        if request.refresh_token != REFRESH_TOKEN:
+            raise RefreshRefused
+        return auth.CreateSessionResponse(access_token="a", refresh_token="b")
 
     async def GetJwks(self, request: Any, context: Any) -> auth.GetJwksResponse:
         return auth.GetJwksResponse(jwks_json=self.signer.jwks_json())

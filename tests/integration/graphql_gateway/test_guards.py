@@ -14,16 +14,27 @@ from uuid import UUID
 import aiohttp
 import grpc.aio
 import pytest
+from google.api import annotations_pb2
 from graphql import get_introspection_query
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from contract.services import SERVICES
 from graphql_gateway.entrance import http
 from graphql_gateway.entrance.http import HSTS, SECURITY_HEADERS
 from graphql_gateway.graph import view
 from graphql_gateway.graph.rpcs import FIELDS
+from graphql_gateway.rpc.calls import generic_rpc
 from mesh import observability
 from mesh.clock import ManualClock
-from tests.integration.graphql_gateway.conftest import ACME, OTHER, PASSWORD, Backend, RunningGateway, StartGateway
+from tests.integration.graphql_gateway.conftest import (
+    ACME,
+    OTHER,
+    PASSWORD,
+    REFRESH_TOKEN,
+    Backend,
+    RunningGateway,
+    StartGateway,
+)
 from tests.support.machine_tokens import machine_token
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -427,3 +438,36 @@ async def test_a_service_that_nobody_answers_for_is_named(backend: Backend, gate
             "status": "degraded",
             "degraded": {"tollway.notification.v1.NotificationService": "ServiceNotServing"},
         }
+
+
+async def test_guessing_refresh_tokens_is_limited_by_address_and_renewing_is_not(
+    start_gateway: StartGateway, backend: Backend
+) -> None:
+    gateway = await start_gateway(backend.address, gateway_sign_in_address_per_minute=3)
+
+    async def refresh(token: str) -> int:
+        return (await gateway.rest("POST", "/api/v1/sessions:refresh", json={"refresh_token": token}))[0]
+
+    assert [await refresh(REFRESH_TOKEN) for _ in range(10)] == [200] * 10
+    assert [await refresh("x") for _ in range(5)] == [401] * 3 + [429] * 2
+    assert await refresh(REFRESH_TOKEN) == 429
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, id=method.full_name)
+        for service in SERVICES.values()
+        for method in service.descriptor.methods
+        if generic_rpc(method).anyone and generic_rpc(method).changes_something
+    ],
+)
+async def test_whatever_strangers_may_change_is_counted_by_their_address(
+    start_gateway: StartGateway, backend: Backend, method: Any
+) -> None:
+    """Read from the descriptors, so that it covers RPCs written later."""
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    gateway = await start_gateway(backend.address, gateway_sign_in_address_per_minute=2)
+    statuses = [(await gateway.rest("POST", rule.post, json={}))[0] for _ in range(4)]
+    assert 429 not in statuses[:2]
+    assert statuses[2:] == [429, 429]

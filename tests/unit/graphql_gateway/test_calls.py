@@ -101,7 +101,7 @@ async def test_a_call_names_the_callers_address_with_credentials_and_without() -
         admission=Admission(AdmissionLimits()),
         sign_ins=SignIns(AdmissionLimits()),
         ids=SequenceIds(),
-        vouch=lambda address, _service: (("x-tollway-client-address", address),),
+        vouch=lambda scope, _service: (("x-tollway-client-address", scope.address),),
         monotonic=ManualClock(NOW).monotonic,
     )
     await way.unary(LIST_PLANS, billing.ListPlansRequest(), scope())
