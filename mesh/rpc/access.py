@@ -414,7 +414,9 @@ class Verifier:
                 except RpcError as error:
                     return error
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), self._recheck_seconds(principal))
+                    # Not wait_for, which Python 3.11 lets swallow the end of who waits here.
+                    async with asyncio.timeout(self._recheck_seconds(principal)):
+                        await changed.wait()
                 has_changed = changed.is_set()
 
     async def _again(self, principal: Principal) -> Principal:
