@@ -1,7 +1,7 @@
 # Tollway. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev setup test test-full test-interpreter check proto proto-check lint types imports format unit lock bench bench-edge bench-http1 bench-limiter bench-auth chaos mutants migrate docs release-contract clean
+.PHONY: help run dev setup test test-full test-interpreter check proto proto-check lint types imports format unit lock bench bench-edge bench-http1 bench-limiter bench-auth bench-revocation chaos mutants migrate docs release-contract clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -94,7 +94,7 @@ lock: setup ## Pin the dependencies anew
 		--no-emit-find-links --no-header --extra local --extra dev --upgrade pyproject.toml -o requirements.lock
 
 ##@ Measure
-bench: bench-edge bench-http1 bench-limiter bench-auth ## Every benchmark
+bench: bench-edge bench-http1 bench-limiter bench-auth bench-revocation ## Every benchmark
 
 bench-edge: setup ## Our edge and nginx on the same upstream and cores. DURATION= RUNS=
 	@DURATION=$(DURATION) RUNS=$(RUNS) $(BIN)/python -m bench.edge $(ARGS)
@@ -107,6 +107,9 @@ bench-limiter: setup ## CPU of a decision in the service and in Redis; AGAINST=<
 
 bench-auth: setup ## A key cold, cached and beside sign-ins; how long changes take to three edges. DURATION= RUNS= CHANGES=
 	@DURATION=$(DURATION) RUNS=$(RUNS) CHANGES=$(CHANGES) $(BIN)/python -m bench.auth $(ARGS)
+
+bench-revocation: setup ## Milliseconds from a commit to the refusal on every service and the gateway. RUNS= changes of each kind
+	@RUNS=$(RUNS) $(BIN)/python -m bench.revocation $(ARGS)
 
 ##@ Tidy
 clean: ## Remove the virtual environment and local data

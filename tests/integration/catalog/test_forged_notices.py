@@ -17,6 +17,8 @@ from mesh.ids import RandomIds
 from mesh.jobs import Worker, enqueue
 from services.auth.key_changes import CHANNEL as KEY_CHANGES
 from services.auth.key_changes import KeyChanges
+from services.auth.principal_changes import CHANNEL as PRINCIPAL_CHANGES
+from services.auth.principal_changes import PrincipalChanges
 from services.auth.signing_keys import CHANNEL as SIGNING_KEYS
 from services.ratelimit import store
 from services.ratelimit.policies import Policies
@@ -133,6 +135,37 @@ async def test_forged_notices_of_signing_keys_change_no_key(database):
         finally:
             stopping.set()
             await running
+
+
+async def test_forged_principal_notices_refuse_nobody_and_do_not_end_the_watch(database):
+    dsn = database.dsn("auth_system")
+    owner = await seed_organization(dsn)
+    db, stopping = await connect(database, "auth", pool_size_max=2), asyncio.Event()
+    changes = PrincipalChanges(db=db, clock=SystemClock())
+    running = asyncio.create_task(changes.run(stopping))
+
+    async def listening():
+        return changes.is_listening
+
+    await eventually(listening)
+    watch = changes.watch()
+    while not (await asyncio.wait_for(anext(watch), WAIT_SECONDS))[1]:
+        pass
+    await forge(database, PRINCIPAL_CHANGES, [*NONSENSE, "9" * 19, "-1", "\u0661", str(2**63 - 1), "1"])
+    try:
+        async with db.system() as tx:
+            await tx.execute("UPDATE memberships SET role = 'member' WHERE person_id = $1", owner.owner_id)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not (heard := (await anext(watch))[0]):
+                pass
+        # The real change is the first thing that is heard, over the same connection.
+        assert [change.person_id for change in heard] == [owner.owner_id]
+        assert changes.is_listening
+    finally:
+        await watch.aclose()
+        stopping.set()
+        await running
+        await db.close()
 
 
 async def test_forged_policy_notices_change_no_limit_and_end_no_process(database):

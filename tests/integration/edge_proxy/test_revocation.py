@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import shutil
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -15,48 +14,13 @@ import asyncpg
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-from cli.stack.ports import free_ports
 from edge_proxy.keys.files import KeyFiles
 from tests.support.accounts import seed_key, seed_organization
-from tests.support.auth_process import AuthProcess
+from tests.support.auth_process import auth_process, bring_back, lose
 from tests.support.edge_fakes import key
-from tests.support.line import Line, line
 from tests.support.postgres import TestDatabase
 
-ROOT = Path(__file__).resolve().parents[3]
 KEPT, REVOKED = key(1), key(2)
-
-
-@contextlib.asynccontextmanager
-async def auth_process(database: TestDatabase) -> AsyncIterator[tuple[AuthProcess, Line]]:
-    (port,) = free_ports(1)
-    process = AuthProcess(database, port)
-    await process.start()
-    try:
-        async with line("127.0.0.1", port) as way:
-            yield process, way
-    finally:
-        await process.kill()
-
-
-async def lose(process: AuthProcess, way: Line, fate: str) -> None:
-    match fate:
-        case "killed":
-            await process.kill()
-        case "frozen":
-            process.send(signal.SIGSTOP)
-        case "cut":
-            way.swallow()
-
-
-async def bring_back(process: AuthProcess, way: Line, fate: str) -> None:
-    match fate:
-        case "killed":
-            await process.start()
-        case "frozen":
-            process.send(signal.SIGCONT)
-        case "cut":
-            way.pass_on()
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as auth
 
-from edge_proxy.keys import watch as key_watch
 from edge_proxy.keys.cache import KeyCache
 from edge_proxy.keys.watch import KeyWatch
+from mesh.rpc import stream_watch
 
 SNAPSHOT = auth.WatchKeysResponse(snapshot_complete=True)
 HEARTBEAT = auth.WatchKeysResponse()
@@ -42,8 +42,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_watch, "SILENCE_SECONDS_MAX", 0.05)
-    monkeypatch.setattr(key_watch, "BACKOFF_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(stream_watch, "SILENCE_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(stream_watch, "BACKOFF_SECONDS_MIN", 0.001)
 
 
 @pytest.mark.parametrize("messages", [(), (SNAPSHOT,)])
@@ -60,7 +60,7 @@ async def test_a_silent_stream_is_left_with_its_connection_and_opened_anew(
 
 
 async def test_a_stream_that_shows_signs_of_life_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_watch, "SILENCE_SECONDS_MAX", 5.0)
+    monkeypatch.setattr(stream_watch, "SILENCE_SECONDS_MAX", 5.0)
     sent = 0
 
     async def beat() -> AsyncIterator[auth.WatchKeysResponse]:
