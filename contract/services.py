@@ -99,7 +99,7 @@ RATELIMIT: Final = Service(
     descriptor=ratelimit_service_pb2.DESCRIPTOR.services_by_name["RateLimitService"],
     rpc_port=50052,
     metrics_port=9102,
-    roles=(API,),
+    roles=(API, WORKER),
 )
 METERING: Final = Service(
     name="metering",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -47,7 +47,7 @@ from mesh.rpc.access import (
     current_principal,
     set_principal,
 )
-from mesh.rpc.call import Call, set_call
+from mesh.rpc.call import Call, current_call, set_call
 from mesh.rpc.errors import InternalError, InvalidArgument, PermissionDenied, RpcError, Unavailable
 from mesh.rpc.fields import FieldChecks
 
@@ -82,8 +82,7 @@ class Denied:
     principal: Principal
     path: str
     failure: RpcError
-    metadata: Mapping[str, Any]
-    peer: str
+    address: str
 
 
 OnDenied = Callable[[Denied], None]
@@ -170,7 +169,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             code = failure.grpc_code if failure else code
             self._observe(path, code, started, failure)
         if failure is not None:
-            self._tell_denied(failure, path, metadata, context)
+            self._tell_denied(failure, path)
             await _abort(context, failure)
 
     @contextlib.asynccontextmanager
@@ -208,14 +207,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 raise
             raise refusal from None
 
-    def _tell_denied(self, failure: RpcError, path: str, metadata: dict[str, Any], context: Any) -> None:
+    def _tell_denied(self, failure: RpcError, path: str) -> None:
         denied = isinstance(failure, (PermissionDenied, OrganizationNotFound))
         principal = current_principal()
         if self._on_denied is None or not denied or principal.kind is PrincipalKind.ANYONE:
             return
-        self._on_denied(
-            Denied(principal=principal, path=path, failure=failure, metadata=metadata, peer=str(context.peer()))
-        )
+        self._on_denied(Denied(principal=principal, path=path, failure=failure, address=current_call().address))
 
     def _admit(self, rule: Rule, principal: Principal, request: Message | _Unreadable | None) -> None:
         if isinstance(request, _Unreadable):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 import grpc.aio
@@ -25,12 +25,14 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from contract.services import ForeignService
 from mesh import config
+from mesh.audit import AuditTrail, denial_of
 from mesh.clock import Clock, SystemClock
 from mesh.config import ServiceSettings
 from mesh.database.pools import Database
 from mesh.ids import IdSource, RandomIds
 from mesh.rpc.access import Verifier
 from mesh.rpc.client import Clients
+from mesh.rpc.denials import Denials
 from mesh.rpc.interceptors import OnDenied
 from mesh.rpc.principals import Principals
 from mesh.rpc.server import OfferedService, Server
@@ -71,7 +73,7 @@ class Role:
     verifier: Verifier | None = None
     """Checks credentials; None means by asking `auth`."""
     on_denied: OnDenied | None = None
-    """Is told of calls that were denied."""
+    """Is told of calls that were denied; None means that they are counted and told to `auth`."""
     loops: Sequence[Loop] = ()
     workers: Sequence[Work] = ()
     loaded: Loop | None = None
@@ -129,7 +131,7 @@ async def serve(
     """
     async with contextlib.AsyncExitStack() as cleanup:
         context = await _open(spec, settings, process_context, cleanup)
-        wired = [spec.roles[name](context) for name in spec.roles if name in roles]
+        wired = [_count_denials(spec.roles[name](context), context) for name in spec.roles if name in roles]
         principals = Principals(clock=context.clock)
         if any(_asks_auth(role) for role in wired):
             wired.append(_watch_principals(context, principals))
@@ -159,6 +161,15 @@ async def _open(
     return ServiceContext(
         settings=settings, db=db, clients=clients, clock=clock, ids=RandomIds(), tasks=process_context.tasks
     )
+
+
+def _count_denials(role: Role, context: ServiceContext[Settings]) -> Role:
+    """Have calls that the role denies counted, unless the role sees to that itself."""
+    if role.handler is None or role.on_denied is not None:
+        return role
+    trail = AuditTrail(context.clients.auth)
+    denials = Denials(take=trail.append_denials, clock=context.clock, ids=context.ids)
+    return replace(role, on_denied=lambda denied: denials.note(denial_of(denied)), workers=[*role.workers, denials.run])
 
 
 def _start_background(

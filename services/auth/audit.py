@@ -2,6 +2,9 @@
 
 An entry is written in the transaction of the change that it tells of, so there is no change without its entry and no
 entry without its change. Who calls, from where and within which request is taken from the call that is being handled.
+
+Entries are for good, and people may have themselves erased. So what tells who somebody is (e-mail addresses, names)
+does not stand in an entry: it is set aside in a table of its own, from which it can be removed (ADR 0043).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from mesh.rpc.access import PrincipalKind, current_principal
 from mesh.rpc.call import current_call
 from services.auth import store
 from services.auth.model import AuditEntry
+from services.auth.personal_values import set_aside
 
 INSTALLATION: Final = UUID(int=0)
 """What belongs to no organization is listed under this one."""
@@ -79,7 +83,7 @@ class AuditLog:
             before=before,
             after=after,
         )
-        await store.audit.append(tx, entry)
+        await append(tx, entry)
 
     async def note_person(
         self,
@@ -109,3 +113,12 @@ class AuditLog:
                 actor=actor,
                 details=details,
             )
+
+
+async def append(tx: Connection, entry: AuditEntry) -> bool:
+    """Append an entry, what tells who somebody is set aside; False where one with its id is there already."""
+    taken_out = set_aside(entry)
+    if not await store.audit.append(tx, taken_out.entry, personal_count=len(taken_out.values)):
+        return False
+    await store.audit.append_personal_values(tx, taken_out.entry, taken_out.values)
+    return True

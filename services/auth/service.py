@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mesh.clock import Clock
 from mesh.database.pools import Database
 from services.auth import store
+from services.auth.audit import append
 from services.auth.model import AuditEntry, KeyGrant
 
 
@@ -35,4 +36,4 @@ class Accounts:
         async with self._db.system() as tx:
             # In id order, so that two senders of the same entries cannot wait for each other.
             ordered = sorted(entries, key=lambda entry: (entry.organization_id, entry.audit_entry_id))
-            return sum([await store.audit.append(tx, entry) for entry in ordered])
+            return sum([await append(tx, entry) for entry in ordered])

@@ -248,7 +248,6 @@ def build(
         principal_changes=principal_changes,
         page_tokens=PageTokens(secret.page_token_key),
         clock=clock,
-        process_keys=process_keys,
     )
     return Auth(
         handler=handler,

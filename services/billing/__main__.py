@@ -5,13 +5,14 @@ from __future__ import annotations
 from tollway.billing.v1 import billing_service_pb2_grpc
 
 from contract.services import BILLING
+from mesh.audit import AuditTrail
 from mesh.config import hex_key, versioned_keys
 from mesh.database.idempotency import Idempotency
 from mesh.jobs import Daily, Worker
 from mesh.pagination import PageTokens
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
-from services.billing.clients import AuditLog, LimitsWriter, UsageReader
+from services.billing.clients import LimitsWriter, UsageReader
 from services.billing.config import BillingSettings
 from services.billing.jobs import CLEAN_UP, BillingJobs
 from services.billing.rpc import BillingHandler
@@ -41,7 +42,7 @@ def work(context: ServiceContext[BillingSettings]) -> Role:
     handlers = BillingJobs(
         db=context.db,
         limits=LimitsWriter(context.clients),
-        audit=AuditLog(context.clients),
+        trail=AuditTrail(context.clients.auth),
         clock=context.clock,
     )
     worker = Worker(

@@ -1,4 +1,4 @@
-"""What billing asks of other services: usage of metering, limits in force of ratelimit, audit entries of auth."""
+"""What billing asks of other services: usage of metering, limits in force of ratelimit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from uuid import UUID
 import grpc
 import grpc.aio
 from google.protobuf import timestamp_pb2
-from tollway.auth.v1 import auth_service_pb2
 from tollway.metering.v1 import metering_service_pb2
 from tollway.ratelimit.v1 import ratelimit_service_pb2
 
-from mesh import jobs
 from mesh.rpc.client import Clients
 from services.billing.errors import UsageUnavailable
 from services.billing.model import Plan
@@ -69,30 +67,6 @@ class LimitsWriter:
         """Put a plan's limits in force for an organization; a version that is not newer changes nothing."""
         policy = to_policy(plan, organization_id=organization_id, version=version)
         await self._clients.ratelimit.PutPolicy(ratelimit_service_pb2.PutPolicyRequest(policy=policy))
-
-
-class AuditLog:
-    """Appends to the audit log, which is auth's.
-
-    Args:
-        clients: The other services.
-    """
-
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
-
-    async def append(self, job: jobs.Job, organization_id: UUID) -> None:
-        """Append what a job says; its id is the entry's, so the entry is there once."""
-        entry = auth_service_pb2.AuditEntry(
-            audit_entry_id=str(job.job_id),
-            organization_id=str(organization_id),
-            actor=job.payload["actor"],
-            action=job.payload["action"],
-            resource=job.payload["resource"],
-        )
-        entry.details.update(job.payload["details"])
-        entry.create_time.FromMicroseconds(job.payload["time_us"])
-        await self._clients.auth.AppendAuditEntries(auth_service_pb2.AppendAuditEntriesRequest(entries=[entry]))
 
 
 def to_policy(plan: Plan, *, organization_id: UUID, version: int) -> ratelimit_service_pb2.Policy:

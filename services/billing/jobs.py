@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from mesh import jobs
+from mesh import audit, jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
 from services.billing import store
-from services.billing.clients import AuditLog, LimitsWriter
-from services.billing.service import APPEND_AUDIT_ENTRY, PUT_POLICY
+from services.billing.clients import LimitsWriter
+from services.billing.service import PUT_POLICY
 
 CLEAN_UP: Final = "clean_up"
 
@@ -22,21 +22,21 @@ class BillingJobs:
     Args:
         db: Billing's tables.
         limits: Puts limits in force.
-        audit: Keeps the audit log.
+        trail: Hands audit entries on.
         clock: Time of the clean-up.
     """
 
-    def __init__(self, *, db: Database, limits: LimitsWriter, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, *, db: Database, limits: LimitsWriter, trail: audit.AuditTrail, clock: Clock) -> None:
         self._db = db
         self._limits = limits
-        self._audit = audit
+        self._trail = trail
         self._clock = clock
 
     def handlers(self) -> dict[str, jobs.Handler]:
         """Return the handlers by kind."""
         return {
             PUT_POLICY: self.put_policy,
-            APPEND_AUDIT_ENTRY: self.append_audit_entry,
+            audit.APPEND: self._trail.append,
             CLEAN_UP: self.clean_up,
         }
 
@@ -48,10 +48,6 @@ class BillingJobs:
         if plan is None:
             raise jobs.PermanentFailure("the plan's version is gone")
         await self._limits.put(plan, organization_id=organization_id, version=job.payload["policy_version"])
-
-    async def append_audit_entry(self, job: jobs.Job) -> None:
-        """Append to the audit log."""
-        await self._audit.append(job, _organization(job))
 
     async def clean_up(self, _job: jobs.Job) -> None:
         """Remove what is kept for a while only."""

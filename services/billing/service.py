@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
-from mesh import jobs
+from mesh import audit, jobs
 from mesh.clock import Clock
 from mesh.database.connection import Connection
 from mesh.database.idempotency import Answer, Idempotency, Mutation
@@ -19,7 +19,6 @@ from services.billing.periods import Period, align, period_containing
 from services.billing.rating import rate
 
 PUT_POLICY: Final = "put_policy"
-APPEND_AUDIT_ENTRY: Final = "append_audit_entry"
 
 ReadUsage = Callable[[UUID, Period], Awaitable[int]]
 """Returns an organization's billable requests in a period; raises `UsageUnavailable`."""
@@ -77,7 +76,7 @@ class Billing:
         )
         if created is None:
             return await self._existing(tx, wanted.organization_id, wanted.plan_id)
-        await self._enqueue_consequences(tx, created, wanted.actor)
+        await self._enqueue_consequences(tx, created)
         return created
 
     async def preview_invoice(self, organization_id: UUID) -> InvoicePreview:
@@ -110,7 +109,7 @@ class Billing:
             raise SubscribedToAnotherPlan(metadata={"plan_id": existing.plan_id if existing else ""})
         return existing
 
-    async def _enqueue_consequences(self, tx: Connection, subscription: Subscription, actor: str) -> None:
+    async def _enqueue_consequences(self, tx: Connection, subscription: Subscription) -> None:
         organization_id = subscription.organization_id
         await jobs.enqueue(
             tx,
@@ -123,16 +122,12 @@ class Billing:
             job_id=self._ids.uuid7(),
             organization_id=organization_id,
         )
-        await jobs.enqueue(
+        await audit.enqueue(
             tx,
-            APPEND_AUDIT_ENTRY,
-            {
-                "actor": actor,
-                "action": "subscription.create",
-                "resource": f"subscription/{subscription.subscription_id}",
-                "details": {"plan_id": subscription.plan_id, "plan_version": subscription.plan_version},
-                "time_us": int(self._clock.now().timestamp() * 1_000_000),
-            },
             job_id=self._ids.uuid7(),
             organization_id=organization_id,
+            action="subscription.create",
+            resource=f"subscription/{subscription.subscription_id}",
+            now=self._clock.now(),
+            after={"plan_id": subscription.plan_id, "plan_version": subscription.plan_version},
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from tollway.metering.v1 import metering_service_pb2_grpc
 
 from contract.services import METERING
+from mesh.audit import AuditTrail
 from mesh.config import hex_key
 from mesh.jobs import Daily, Worker
 from mesh.pagination import PageTokens
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
-from services.metering.clients import AuditLog, AuthKeys
+from services.metering.clients import AuthKeys
 from services.metering.config import MeteringSettings
 from services.metering.consumer import UsageConsumer
 from services.metering.dead_letters import DeadLetters
@@ -52,7 +53,7 @@ def work(context: ServiceContext[MeteringSettings]) -> Role:
     worker = Worker(
         db=context.db,
         name=SPEC.name,
-        handlers=Jobs(db=context.db, audit=AuditLog(context.clients.auth), clock=context.clock).handlers(),
+        handlers=Jobs(db=context.db, trail=AuditTrail(context.clients.auth), clock=context.clock).handlers(),
         clock=context.clock,
         ids=context.ids,
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],

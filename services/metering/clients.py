@@ -2,8 +2,6 @@
 
 Members see the usage of the keys that they created (permission `USAGE_READ`). Keys belong to auth, so auth is asked, in
 the member's own name. With auth away members get UNAVAILABLE; owners, admins and processes are not touched.
-
-What operators decide goes into the audit log, which is auth's too. A job does that, so auth may be away meanwhile.
 """
 
 from __future__ import annotations
@@ -51,18 +49,3 @@ class AuthKeys:
                 break
             request.page_token = page.next_page_token
         return tuple(found)
-
-
-class AuditLog:
-    """The audit log, which auth keeps.
-
-    Args:
-        auth: Stub of the service.
-    """
-
-    def __init__(self, auth: Any) -> None:
-        self._auth = auth
-
-    async def append(self, entry: auth_service_pb2.AuditEntry) -> None:
-        """Append an entry; one whose id is there already is left as it is."""
-        await self._auth.AppendAuditEntries(auth_service_pb2.AppendAuditEntriesRequest(entries=[entry]))

@@ -19,15 +19,14 @@ from uuid import UUID
 import structlog
 from prometheus_client import Gauge
 
-from mesh import jobs
+from mesh import audit
 from mesh.clock import Clock
 from mesh.database.pools import Connection, Database
 from mesh.ids import IdSource
 from services.metering import store
 from services.metering.errors import DeadLetterNotFound
 from services.metering.event_times import AGE_MAX
-from services.metering.ingest import Ingester, unix_us
-from services.metering.jobs import APPEND_AUDIT_ENTRY
+from services.metering.ingest import Ingester
 from services.metering.model import (
     DeadLetterKey,
     DeadLetterPlace,
@@ -142,18 +141,16 @@ class DeadLetters:
     ) -> StoredLetter:
         now, key = self._clock.now(), letter.place.key
         resolved = await store.resolve_letter(tx, key, state=state, now=now, resolver=actor)
-        await jobs.enqueue(
+        await audit.enqueue(
             tx,
-            APPEND_AUDIT_ENTRY,
-            {
-                "actor": actor,
-                "action": f"dead_letter.{state.value}",
-                "resource": f"dead_letter/{key.payload_hash.hex()}-{key.reason.value}",
-                "details": {"source": letter.source.name, "source_partition": letter.source.partition},
-                "time_us": unix_us(now),
-            },
             job_id=self._ids.uuid7(),
             organization_id=organization_id,
+            action=f"dead_letter.{state.value}",
+            resource=f"dead_letter/{key.payload_hash.hex()}-{key.reason.value}",
+            now=now,
+            before={"state": letter.state.value},
+            after={"state": state.value},
+            details={"source": letter.source.name, "source_partition": letter.source.partition},
         )
         log.info("dead_letter_resolved", state=state.value, reason=key.reason.value)
         return resolved

@@ -13,5 +13,9 @@ SELECT pg_notify('ratelimit_policies', organization_id::text) FROM put
 -- name: get_policy
 SELECT organization_id, version, windows FROM policies WHERE organization_id = $1
 
+-- name: lock_policy
+-- What the audit log calls the policy before is the one that was replaced.
+SELECT organization_id, version, windows FROM policies WHERE organization_id = $1 FOR UPDATE
+
 -- name: list_policies
 SELECT organization_id, version, windows FROM policies

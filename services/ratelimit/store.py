@@ -16,10 +16,16 @@ QUERIES: Final = sql.load(__package__)
 POLICIES_CHANNEL: Final = "ratelimit_policies"
 
 
-async def put_policy(tx: Connection, policy: Policy, now: datetime) -> None:
-    """Store a policy if it is newer than what is there, and tell every replica."""
+async def put_policy(tx: Connection, policy: Policy, now: datetime) -> bool:
+    """Store a policy if it is newer than what is there, and tell every replica; False where it is not."""
     document = json.dumps(to_document(policy))
-    await tx.execute(QUERIES["put_policy"], policy.organization_id, policy.version, document, now)
+    return bool(await tx.fetch(QUERIES["put_policy"], policy.organization_id, policy.version, document, now))
+
+
+async def lock_policy(tx: Connection, organization_id: UUID) -> Policy | None:
+    """Return an organization's policy, which nobody else changes until the transaction ends."""
+    row = await tx.fetchrow(QUERIES["lock_policy"], organization_id)
+    return _policy(row) if row else None
 
 
 async def get_policy(tx: Connection, organization_id: UUID) -> Policy | None:

@@ -50,6 +50,7 @@ class RunningAuth:
     port: int
     envoy: external_auth_pb2_grpc.AuthorizationStub
     denials: Denials
+    address: str
     families: SessionFamilies
 
     def process(self, name: str) -> Metadata:
@@ -124,6 +125,7 @@ async def running_auth(
             port=server.port,
             envoy=external_auth_pb2_grpc.AuthorizationStub(channel),
             denials=auth.denials,
+            address=f"127.0.0.1:{server.port}",
             families=auth.families,
         )
     finally:

@@ -6,7 +6,6 @@ from tollway.auth.v1 import auth_service_pb2_grpc
 
 from mesh.clock import Clock
 from mesh.pagination import PageTokens
-from mesh.rpc.process_tokens import ProcessKeys
 from services.auth.audit_reading import AuditReading
 from services.auth.credentials import Credentials
 from services.auth.denials import Denials
@@ -89,7 +88,6 @@ class AuthHandler(
         principal_changes: Watching principals.
         page_tokens: Pages.
         clock: For checking that an expiry lies ahead.
-        process_keys: The public keys of all processes; prove that one of ours named an address.
     """
 
     def __init__(
@@ -120,7 +118,6 @@ class AuthHandler(
         principal_changes: PrincipalChanges,
         page_tokens: PageTokens,
         clock: Clock,
-        process_keys: ProcessKeys,
     ) -> None:
         ApiKeyRpcs.__init__(self, keys, page_tokens, clock)
         ApiKeyEditRpcs.__init__(self, key_edits, clock)
@@ -134,4 +131,4 @@ class AuthHandler(
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
         PeopleRpcs.__init__(self, registrations, credentials, people, service_accounts)
         SecondFactorRpcs.__init__(self, second_factors)
-        AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens, process_keys)
+        AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens)

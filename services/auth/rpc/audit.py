@@ -12,15 +12,13 @@ from uuid import UUID
 from google.protobuf import json_format
 from tollway.auth.v1 import auth_service_pb2 as pb
 
+from mesh.audit import denial_of
 from mesh.pagination import PageTokens
-from mesh.rpc.client_address import client_address
 from mesh.rpc.errors import Violations
 from mesh.rpc.interceptors import Denied
-from mesh.rpc.process_tokens import ProcessKeys
-from services.auth.audit import INSTALLATION
 from services.auth.audit_files import AuditFormat
 from services.auth.audit_reading import AuditReading
-from services.auth.denials import CALL, Denial, Denials
+from services.auth.denials import Denials
 from services.auth.model import AuditEntry, AuditFilter, AuditPlace
 from services.auth.rpc.fields import SUBJECT_LENGTH_MAX, check_text, read_time, to_timestamp
 from services.auth.service import Accounts
@@ -47,7 +45,6 @@ class AuditRpcs:
         reading: Lists and exports.
         denials: Is told of denied calls.
         page_tokens: Pages.
-        process_keys: The public keys of all processes; prove that one of ours named an address.
     """
 
     def __init__(
@@ -56,13 +53,11 @@ class AuditRpcs:
         reading: AuditReading,
         denials: Denials,
         page_tokens: PageTokens,
-        process_keys: ProcessKeys,
     ) -> None:
         self._audit = accounts
         self._reading = reading
         self._denials = denials
         self._audit_pages = page_tokens
-        self._vouching_keys = process_keys
 
     async def AppendAuditEntries(
         self, request: pb.AppendAuditEntriesRequest, context: Any
@@ -100,16 +95,7 @@ class AuditRpcs:
 
     def note_denied(self, denied: Denied) -> None:
         """Note a call that was denied, for the audit log of the caller's organization."""
-        self._denials.note(
-            Denial(
-                action=CALL,
-                account=denied.principal.subject,
-                address=client_address(denied.metadata, denied.peer, self._vouching_keys, SERVICE),
-                reason=denied.failure.reason(),
-                resource=f"rpc{denied.path}",
-                organization_id=denied.principal.organization_id or INSTALLATION,
-            )
-        )
+        self._denials.note(denial_of(denied))
 
 
 def from_audit_query(

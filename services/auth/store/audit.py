@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from mesh.database.connection import Connection
+from mesh.database.connection import Connection, Row
 from mesh.database.sql import load
 from services.auth.model import AuditEntry, AuditFilter, AuditPlace
+from services.auth.personal_values import PersonalValue, put_back
 
 QUERIES: Final = load(__package__, "audit.sql")
 _DOCUMENTS: Final = ("details", "before", "after")
@@ -17,8 +19,8 @@ _FIRST: Final = AuditPlace(create_time=datetime(1, 1, 2, tzinfo=UTC), audit_entr
 _LAST: Final = AuditPlace(create_time=datetime(9999, 12, 30, tzinfo=UTC), audit_entry_id=UUID(int=0))
 
 
-async def append(tx: Connection, entry: AuditEntry) -> bool:
-    """Append an entry; False where one with its id is there already."""
+async def append(tx: Connection, entry: AuditEntry, *, personal_count: int) -> bool:
+    """Append an entry from which so many values were taken out; False where one with its id is there already."""
     status = await tx.execute(
         QUERIES["insert_audit_entry"],
         entry.organization_id,
@@ -33,8 +35,22 @@ async def append(tx: Connection, entry: AuditEntry) -> bool:
         entry.request_id,
         None if entry.before is None else json.dumps(entry.before),
         None if entry.after is None else json.dumps(entry.after),
+        personal_count,
     )
     return str(status).endswith(" 1")
+
+
+async def append_personal_values(tx: Connection, entry: AuditEntry, values: Sequence[PersonalValue]) -> None:
+    """Store what was taken out of an entry."""
+    for position, each in enumerate(values, start=1):
+        await tx.execute(
+            QUERIES["insert_personal_value"],
+            entry.organization_id,
+            entry.audit_entry_id,
+            position,
+            each.value,
+            each.person_id,
+        )
 
 
 async def list_newest(
@@ -66,7 +82,31 @@ async def _select(  # noqa: PLR0917 one call for two orders
         *values,
         limit,
     )
-    return [AuditEntry(**{**row, **{name: _json(row[name]) for name in _DOCUMENTS}}) for row in rows]
+    return await read_entries(tx, rows)
+
+
+async def read_entries(tx: Connection, rows: Sequence[Row]) -> list[AuditEntry]:
+    """Return rows as entries, what was taken out of them put back in as far as it is there."""
+    values: dict[tuple[UUID, UUID], dict[int, str]] = {}
+    marked = [row for row in rows if row["personal_count"]]
+    if marked:
+        found = await tx.fetch(
+            QUERIES["select_personal_values"],
+            [row["organization_id"] for row in marked],
+            [row["audit_entry_id"] for row in marked],
+        )
+        for each in found:
+            of_entry = values.setdefault((each["organization_id"], each["audit_entry_id"]), {})
+            of_entry[each["position"]] = each["value"]
+    return [
+        put_back(_entry(row), values.get((row["organization_id"], row["audit_entry_id"]), {}), row["personal_count"])
+        for row in rows
+    ]
+
+
+def _entry(row: Row) -> AuditEntry:
+    stored = {name: value for name, value in row.items() if name != "personal_count"}
+    return AuditEntry(**{**stored, **{name: _json(row[name]) for name in _DOCUMENTS}})
 
 
 def _leading(wanted: AuditFilter) -> tuple[str, tuple[str | None, ...]]:

@@ -20,7 +20,7 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 
 from mesh.ids import RandomIds
 from mesh.rpc.errors import ReceivedError, from_grpc
-from services.auth import audit_reading, store
+from services.auth import audit, audit_reading, store
 from services.auth.model import AuditEntry, AuditFilter, AuditPlace
 from services.auth.rpc.audit import from_place_text, to_place_text
 from tests.support.accounts import SeededOrganization, seed_organization, seed_person
@@ -51,7 +51,7 @@ def entry(organization_id: UUID, number: int, **values: Any) -> AuditEntry:
 async def append(auth: Any, entries: Sequence[AuditEntry]) -> None:
     async with auth.db.system() as tx:
         for each in reversed(entries):
-            await store.audit.append(tx, each)
+            await audit.append(tx, each)
 
 
 async def page_through(auth: Any, caller: Any, organization_id: UUID, wanted: pb.AuditFilter | None, size: int) -> Any:
@@ -350,7 +350,7 @@ class Explaining:
     [
         "UPDATE auth.audit_entries SET actor = 'x'",
         "DELETE FROM auth.audit_entries",
-        "TRUNCATE auth.audit_entries",
+        "TRUNCATE auth.audit_entries CASCADE",
         "UPDATE ONLY auth.audit_entries SET details = '{}'",
         "MERGE INTO auth.audit_entries e USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
         """INSERT INTO auth.audit_entries SELECT * FROM auth.audit_entries

@@ -10,11 +10,14 @@ import grpc
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
 
+from mesh.audit import DENIED_CALL
 from mesh.database.pools import DatabaseUnavailable
+from mesh.rpc import denials
 from mesh.rpc.client_address import vouched_address
 from mesh.rpc.errors import from_grpc
-from services.auth import denials, passwords, store
-from services.auth.denials import INSTALLATION
+from services.auth import passwords, store
+from services.auth.audit import INSTALLATION
+from services.auth.model import AuditFilter
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import PASSWORD, SeededOrganization, seed_organization, seed_person
 from tests.support.processes import process_tokens
@@ -53,13 +56,19 @@ async def sign_in(auth: Any, email: str, password: str, address: str) -> str:
 async def entries(auth: Any, organization_id: Any) -> list[dict[str, Any]]:
     await auth.denials.write()
     async with auth.db.system() as tx:
-        rows = await tx.fetch(
-            "SELECT actor, action, resource, details ->> 'address' AS address, details ->> 'reason' AS reason,"
-            " (details ->> 'count')::int AS count FROM audit_entries"
-            " WHERE organization_id = $1 AND action IN ('session.deny', 'rpc.deny') ORDER BY audit_entry_id",
-            organization_id,
-        )
-    return [dict(row) for row in rows]
+        found = await store.audit.list_oldest(tx, organization_id, AuditFilter(), after=None, limit=1_000)
+    found = sorted((each for each in found if each.action.endswith(".deny")), key=lambda each: each.audit_entry_id)
+    return [
+        {
+            "actor": each.actor,
+            "action": each.action,
+            "resource": each.resource,
+            "address": each.address,
+            "reason": each.details["reason"],
+            "count": each.details["count"],
+        }
+        for each in found
+    ]
 
 
 async def test_parallel_guesses_get_no_further_than_guesses_one_by_one(
@@ -203,15 +212,16 @@ async def test_a_flood_from_one_address_does_not_hide_what_others_do(
 def test_a_caller_that_is_denied_everywhere_is_named_in_its_organization(auth: Any, acme: SeededOrganization) -> None:
     for number in range(denials.KINDS_PER_SOURCE_MAX * 2):
         denial = denials.Denial(
-            action=denials.CALL,
-            account="somebody",
+            action=DENIED_CALL,
+            source="somebody",
+            actor="somebody",
             address="a",
             reason="R",
             resource=f"rpc/{number}",
             organization_id=acme.organization_id,
         )
         auth.denials.note(denial)
-    kinds = {(each.account, each.organization_id) for each in auth.denials._pending}
+    kinds = {(each.actor, each.organization_id) for each in auth.denials._pending}
     assert kinds == {("somebody", acme.organization_id)}
     assert len(auth.denials._pending) == denials.KINDS_PER_SOURCE_MAX + 1
 
@@ -221,11 +231,11 @@ async def test_denials_are_kept_until_the_database_takes_them(
 ) -> None:
     await sign_in(auth, acme.email, WRONG, "203.0.113.9")
 
-    async def fail(*_values: Any) -> None:
+    async def fail(*_values: Any, **_fields: Any) -> None:
         raise asyncpg.PostgresError
 
     with monkeypatch.context() as broken:
-        broken.setattr(denials.store.audit, "append", fail)
+        broken.setattr(store.audit, "append", fail)
         with pytest.raises(asyncpg.PostgresError):
             await auth.denials.write()
     assert [entry["count"] for entry in await entries(auth, acme.organization_id)] == [1]

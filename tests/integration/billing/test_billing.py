@@ -22,6 +22,7 @@ from tollway.ratelimit.v1 import ratelimit_service_pb2, ratelimit_service_pb2_gr
 
 from contract.services import SERVICES
 from mesh import jobs
+from mesh.audit import AuditTrail
 from mesh.clock import ManualClock, SystemClock
 from mesh.config import ProcessSettings
 from mesh.database.idempotency import Idempotency
@@ -32,7 +33,7 @@ from mesh.pagination import PageTokens
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import ReceivedError, from_grpc
 from mesh.secretbox import SecretBox
-from services.billing.clients import AuditLog, LimitsWriter, UsageReader
+from services.billing.clients import LimitsWriter, UsageReader
 from services.billing.jobs import CLEAN_UP, BillingJobs
 from services.billing.rpc import BillingHandler
 from services.billing.service import Billing
@@ -152,7 +153,9 @@ async def billing(database: TestDatabase) -> AsyncIterator[RunningBilling]:
         worker = Worker(
             db=db,
             name="billing",
-            handlers=BillingJobs(db=db, limits=LimitsWriter(clients), audit=AuditLog(clients), clock=clock).handlers(),
+            handlers=BillingJobs(
+                db=db, limits=LimitsWriter(clients), trail=AuditTrail(clients.auth), clock=clock
+            ).handlers(),
             clock=SystemClock(),
             ids=IDS,
             retry=RetryPolicy(first_seconds=0.05),
@@ -242,7 +245,9 @@ async def test_a_subscription_pushes_its_limits_and_is_audited(billing: RunningB
         True,
     )
     (entry,) = billing.auth.entries
-    assert (entry.action, entry.actor, entry.details["plan_id"]) == ("subscription.create", "cli", "free")
+    assert (entry.action, entry.actor, entry.actor_kind) == ("subscription.create", "cli", "process")
+    assert (dict(entry.after)["plan_id"], entry.HasField("before")) == ("free", False)
+    assert (entry.address, bool(entry.request_id)) == ("ipv4:127.0.0.1", True)
 
 
 async def test_a_limiter_that_fails_gets_the_limits_later(billing: RunningBilling) -> None:

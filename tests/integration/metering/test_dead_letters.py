@@ -15,6 +15,7 @@ from tollway.auth.v1 import auth_service_pb2
 from tollway.metering.v1 import metering_service_pb2 as pb
 
 from mesh import jobs
+from mesh.audit import AuditTrail
 from mesh.clock import ManualClock, SystemClock
 from mesh.database.pools import Database
 from mesh.ids import RandomIds
@@ -235,9 +236,9 @@ async def test_the_audit_job_tells_auth_who_decided_what(db: Database, ingester:
         (row,) = await tx.fetch("SELECT job_id, kind, organization_id, payload FROM jobs")
     told: list[auth_service_pb2.AuditEntry] = []
 
-    class Audit:
-        async def append(self, entry: auth_service_pb2.AuditEntry) -> None:
-            told.append(entry)
+    class Auth:
+        async def AppendAuditEntries(self, request: auth_service_pb2.AppendAuditEntriesRequest) -> None:
+            told.extend(request.entries)
 
     job = jobs.Job(
         job_id=row["job_id"],
@@ -246,10 +247,12 @@ async def test_the_audit_job_tells_auth_who_decided_what(db: Database, ingester:
         payload=json.loads(row["payload"]),
         attempt_count=1,
     )
-    await Jobs(db=db, audit=Audit(), clock=SystemClock()).handlers()[job.kind](job)  # type: ignore[arg-type]
+    await Jobs(db=db, trail=AuditTrail(Auth()), clock=SystemClock()).handlers()[job.kind](job)  # type: ignore[arg-type]
     (entry,) = told
     assert (entry.organization_id, entry.action) == (str(OPERATOR), "dead_letter.dropped")
     assert (entry.resource, entry.actor) == (f"dead_letter/{letter.dead_letter_id}", f"account of {OPERATOR}")
+    assert (entry.actor_kind, entry.address, bool(entry.request_id)) == ("service_account", "ipv4:127.0.0.1", True)
+    assert (dict(entry.before), dict(entry.after)) == ({"state": "waiting"}, {"state": "dropped"})
 
 
 async def tollway(running: Running, *arguments: str, token: str = ADMIN_TOKEN) -> tuple[int, str, str]:

@@ -122,7 +122,7 @@ async def replica(
                             clock=clock,
                             seed_wait_seconds=seed_wait_seconds,
                         ),
-                        policies=PolicyService(db=db, policies=policies, clock=clock),
+                        policies=PolicyService(db=db, policies=policies, clock=clock, ids=ids),
                         leases=leases,
                     ),
                 )
