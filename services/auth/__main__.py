@@ -15,6 +15,7 @@ from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.auth.account_mail import AccountMail
 from services.auth.clients import NotificationClient
 from services.auth.config import AuthSettings
+from services.auth.erasure import ERASE_ADDRESS, AddressEraser
 from services.auth.jobs import CLEAN_UP, AuthJobs
 from services.auth.key_limits import KeyLimits
 from services.auth.mail import Mail
@@ -80,8 +81,10 @@ def work(context: ServiceContext[AuthSettings]) -> Role:
     """Wire the jobs."""
     secret = secrets_of(context.settings)
     mail = Mail(box=SecretBox(secret.data_keys), ids=context.ids, dashboard_url=context.settings.dashboard_url)
-    auth_jobs = AuthJobs(
-        db=context.db, notification=NotificationClient(context.clients), mail=mail, clock=context.clock
+    notification = NotificationClient(context.clients)
+    auth_jobs = AuthJobs(db=context.db, notification=notification, mail=mail, clock=context.clock)
+    address_eraser = AddressEraser(
+        db=context.db, erase_recipient=notification.erase_recipient, box=SecretBox(secret.data_keys)
     )
     account_mail = AccountMail(
         db=context.db,
@@ -92,7 +95,11 @@ def work(context: ServiceContext[AuthSettings]) -> Role:
     worker = Worker(
         db=context.db,
         name=SPEC.name,
-        handlers={**auth_jobs.handlers(), **account_mail.handlers()},
+        handlers={
+            **auth_jobs.handlers(),
+            **account_mail.handlers(),
+            ERASE_ADDRESS: address_eraser.erase_address,
+        },
         clock=context.clock,
         ids=context.ids,
         daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],

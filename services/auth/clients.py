@@ -48,3 +48,11 @@ class NotificationClient:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise PermanentFailure(repr(error)) from error
             raise
+
+    async def erase_recipient(self, address: str) -> None:
+        """Have every e-mail to an address forgotten.
+
+        Raises:
+            grpc.aio.AioRpcError: It does not do so now.
+        """
+        await self._clients.notification.EraseRecipient(pb.EraseRecipientRequest(recipient=address))

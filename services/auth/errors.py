@@ -236,3 +236,7 @@ class PlatformRoleElsewhere(FailedPrecondition):
 
 class PrincipalWatchUnavailable(Unavailable):
     """Changes of principals cannot be watched right now; connect again and start with a new snapshot."""
+
+
+class SoleOwner(FailedPrecondition):
+    """This person alone owns an organization; it needs another owner, or has to be deleted, before they are erased."""

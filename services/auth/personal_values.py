@@ -19,6 +19,8 @@ from uuid import UUID
 from services.auth.model import AuditEntry
 
 ERASED: Final = "(erased)"
+WITHHELD: Final = "(withheld)"
+"""Stands for what tells who somebody else is, in an export of one person."""
 NAMES: Final = frozenset({"person_name", "inviter_name"})
 _OF_A_PERSON: Final = frozenset({"name", "email", "new_email", "old_email"})
 _PERSON: Final = "person/"
@@ -57,19 +59,20 @@ def set_aside(entry: AuditEntry) -> SetAside:
     return SetAside(entry=taken_from, values=tuple(taking.values))
 
 
-def put_back(entry: AuditEntry, values: Mapping[int, str], count: int) -> AuditEntry:
+def put_back(entry: AuditEntry, values: Mapping[int, str], count: int, *, gone: str = ERASED) -> AuditEntry:
     """Put values back in; the marks of those that are gone say so.
 
     Args:
         entry: As it is stored.
         values: What is left of the values, by number.
         count: How many were taken out; only so many marks are ours.
+        gone: What stands for the others.
     """
     if not count:
         return entry
 
     def put(text: str) -> str:
-        return _MARK.sub(lambda mark: values.get(int(mark[1]), ERASED) if 1 <= int(mark[1]) <= count else mark[0], text)
+        return _MARK.sub(lambda mark: values.get(int(mark[1]), gone) if 1 <= int(mark[1]) <= count else mark[0], text)
 
     return replace(
         entry,

@@ -26,6 +26,7 @@ from services.auth.confirmation import Confirmation
 from services.auth.credentials import Credentials
 from services.auth.denials import Denials
 from services.auth.email_requests import EmailRequests
+from services.auth.erasure import Erasure
 from services.auth.families import SessionFamilies
 from services.auth.invitation_answers import InvitationAnswers
 from services.auth.invitations import Invitations
@@ -46,6 +47,7 @@ from services.auth.organization_states import OrganizationStates
 from services.auth.organizations import Organizations
 from services.auth.passwords import Passwords
 from services.auth.people import People
+from services.auth.person_export import PersonExport
 from services.auth.principal_changes import PrincipalChanges
 from services.auth.refresh_tokens import RefreshTokens
 from services.auth.registrations import Registrations
@@ -197,7 +199,7 @@ def build(
         db=db, idempotency=idempotency, tokens=tokens, mail=mail, audit=audit, clock=clock, ids=ids
     )
     answers = InvitationAnswers(db=db, idempotency=idempotency, tokens=tokens, mail=mail, audit=audit, clock=clock)
-    handler = AuthHandler(  # type: ignore[abstract]  # while RPCs of the contract are being written
+    handler = AuthHandler(
         accounts=accounts,
         audit_reading=AuditReading(db=db, audit=audit, clock=clock),
         organizations=Organizations(
@@ -241,6 +243,17 @@ def build(
         ),
         second_factors=second_factors,
         people=People(db=db, audit=audit),
+        person_export=PersonExport(db=db, audit=audit, clock=clock),
+        erasure=Erasure(
+            db=db,
+            confirmation=confirmation,
+            second_factors=second_factors,
+            idempotency=idempotency,
+            box=box,
+            audit=audit,
+            clock=clock,
+            ids=ids,
+        ),
         families=families,
         signing_keys=signing_keys,
         denials=denials,

@@ -11,6 +11,7 @@ from mesh.jobs import Daily, Worker
 from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.notification.config import NotificationSettings
+from services.notification.erasure import Erasure
 from services.notification.jobs import CLEAN_UP, Delivery
 from services.notification.mailer import SmtpMailer, parse_smtp_url
 from services.notification.rpc import NotificationHandler
@@ -31,7 +32,7 @@ def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
         ids=context.ids,
         per_hour_max=context.settings.notification_emails_per_hour_max,
     )
-    handler = NotificationHandler(outbox, load_templates(), context.ids)
+    handler = NotificationHandler(outbox, load_templates(), context.ids, Erasure(context.db))
     return Role(handler=handler, optional={"smtp": _mailer(context.settings).check})
 
 

@@ -40,3 +40,14 @@ WHERE organization_id = $1 AND email_id = $2 AND state <> 'delivered'
 DELETE FROM emails WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM emails WHERE state = 'delivered' AND end_time < $1 LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
+
+-- name: remove_emails_to
+-- With the jobs that would deliver them: one of them may say in its error who it was for.
+WITH removed AS (
+    DELETE FROM emails WHERE ctid = ANY(ARRAY(SELECT ctid FROM emails WHERE lower(recipient) = $1 LIMIT $2 FOR UPDATE))
+    RETURNING email_id
+), cancelled AS (
+    DELETE FROM jobs
+    WHERE kind = 'deliver_email' AND payload ->> 'email_id' IN (SELECT email_id::text FROM removed)
+)
+SELECT count(*) FROM removed

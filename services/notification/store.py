@@ -93,3 +93,8 @@ async def end_email(
 async def remove_delivered(tx: Connection, *, before: datetime, limit: int) -> int:
     """Remove e-mails that were delivered before an instant and return their number."""
     return int(str(await tx.execute(QUERIES["remove_delivered"], before, limit)).rpartition(" ")[2])
+
+
+async def remove_emails_to(tx: Connection, recipient: str, *, limit: int) -> int:
+    """Remove e-mails to an address in lower case, and the jobs that would deliver them; return their number."""
+    return int(await tx.fetchval(QUERIES["remove_emails_to"], recipient, limit))

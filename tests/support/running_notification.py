@@ -17,6 +17,7 @@ from mesh.database.pools import Database
 from mesh.ids import RandomIds
 from mesh.jobs import RetryPolicy, Worker
 from mesh.secretbox import SecretBox
+from services.notification.erasure import Erasure
 from services.notification.jobs import Delivery
 from services.notification.mailer import SmtpMailer, parse_smtp_url
 from services.notification.rpc import NotificationHandler
@@ -55,7 +56,7 @@ async def running_notification(
         ids=ids,
         per_hour_max=per_hour_max,
     )
-    handler = NotificationHandler(outbox, templates, ids)
+    handler = NotificationHandler(outbox, templates, ids, Erasure(db))
     delivery = Delivery(
         db=db,
         box=box,

@@ -9,6 +9,7 @@ from mesh.pagination import PageTokens
 from services.auth.audit_reading import AuditReading
 from services.auth.credentials import Credentials
 from services.auth.denials import Denials
+from services.auth.erasure import Erasure
 from services.auth.families import SessionFamilies
 from services.auth.invitation_answers import InvitationAnswers
 from services.auth.invitations import Invitations
@@ -22,6 +23,7 @@ from services.auth.members import Members
 from services.auth.organization_states import OrganizationStates
 from services.auth.organizations import Organizations
 from services.auth.people import People
+from services.auth.person_export import PersonExport
 from services.auth.principal_changes import PrincipalChanges
 from services.auth.registrations import Registrations
 from services.auth.rpc.api_key_edits import ApiKeyEditRpcs
@@ -34,6 +36,7 @@ from services.auth.rpc.members import MemberRpcs
 from services.auth.rpc.organizations import OrganizationRpcs
 from services.auth.rpc.people import PeopleRpcs
 from services.auth.rpc.principals import PrincipalRpcs
+from services.auth.rpc.privacy import PrivacyRpcs
 from services.auth.rpc.second_factors import SecondFactorRpcs
 from services.auth.rpc.service_accounts import ServiceAccountRpcs
 from services.auth.rpc.sessions import SessionRpcs
@@ -55,6 +58,7 @@ class AuthHandler(
     ApiKeyEditRpcs,
     ApiKeyImportRpcs,
     SecondFactorRpcs,
+    PrivacyRpcs,
     SessionRpcs,
     ServiceAccountRpcs,
     AuditRpcs,
@@ -81,6 +85,8 @@ class AuthHandler(
         credentials: Passwords and addresses.
         second_factors: Second factors.
         people: What people see and change of themselves.
+        person_export: Everything that is stored about somebody.
+        erasure: Erasing people.
         families: What follows a sign-in.
         signing_keys: Keys of session tokens.
         denials: Is told of denied calls.
@@ -111,6 +117,8 @@ class AuthHandler(
         credentials: Credentials,
         second_factors: SecondFactors,
         people: People,
+        person_export: PersonExport,
+        erasure: Erasure,
         families: SessionFamilies,
         signing_keys: SigningKeys,
         denials: Denials,
@@ -131,4 +139,5 @@ class AuthHandler(
         ServiceAccountRpcs.__init__(self, service_accounts, page_tokens, clock)
         PeopleRpcs.__init__(self, registrations, credentials, people, service_accounts)
         SecondFactorRpcs.__init__(self, second_factors)
+        PrivacyRpcs.__init__(self, person_export, erasure)
         AuditRpcs.__init__(self, accounts, audit_reading, denials, page_tokens)

@@ -11,7 +11,7 @@ from uuid import UUID
 from mesh.database.connection import Connection, Row
 from mesh.database.sql import load
 from services.auth.model import AuditEntry, AuditFilter, AuditPlace
-from services.auth.personal_values import PersonalValue, put_back
+from services.auth.personal_values import ERASED, WITHHELD, PersonalValue, put_back
 
 QUERIES: Final = load(__package__, "audit.sql")
 _DOCUMENTS: Final = ("details", "before", "after")
@@ -82,24 +82,31 @@ async def _select(  # noqa: PLR0917 one call for two orders
         *values,
         limit,
     )
-    return await read_entries(tx, rows)
+    return await _read(tx, rows, "select_personal_values")
 
 
-async def read_entries(tx: Connection, rows: Sequence[Row]) -> list[AuditEntry]:
+async def list_of_person(tx: Connection, person_id: UUID, *, limit: int) -> list[AuditEntry]:
+    """Return what a person did and what was done to them in any organization, newest first; others stay unnamed."""
+    rows = await tx.fetch(QUERIES["select_of_person"], str(person_id), f"person/{person_id}", limit)
+    return await _read(tx, rows, "select_personal_values_of", person_id, gone=WITHHELD)
+
+
+async def _read(tx: Connection, rows: Sequence[Row], query: str, *more: object, gone: str = ERASED) -> list[AuditEntry]:
     """Return rows as entries, what was taken out of them put back in as far as it is there."""
     values: dict[tuple[UUID, UUID], dict[int, str]] = {}
     marked = [row for row in rows if row["personal_count"]]
     if marked:
-        found = await tx.fetch(
-            QUERIES["select_personal_values"],
-            [row["organization_id"] for row in marked],
-            [row["audit_entry_id"] for row in marked],
-        )
-        for each in found:
+        keys = [row["organization_id"] for row in marked], [row["audit_entry_id"] for row in marked]
+        for each in await tx.fetch(QUERIES[query], *keys, *more):
             of_entry = values.setdefault((each["organization_id"], each["audit_entry_id"]), {})
             of_entry[each["position"]] = each["value"]
     return [
-        put_back(_entry(row), values.get((row["organization_id"], row["audit_entry_id"]), {}), row["personal_count"])
+        put_back(
+            _entry(row),
+            values.get((row["organization_id"], row["audit_entry_id"]), {}),
+            row["personal_count"],
+            gone=gone,
+        )
         for row in rows
     ]
 

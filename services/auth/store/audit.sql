@@ -114,3 +114,22 @@ WHERE organization_id = $1 AND create_time >= $2 AND create_time < $3
     AND (create_time, audit_entry_id) > ($4, $5) AND action_kind = $6
 ORDER BY create_time ASC, audit_entry_id ASC
 LIMIT $7
+
+-- name: select_of_person
+-- What they did and what was done to them, in all organizations.
+SELECT audit_entry_id, organization_id, actor, actor_kind, action, resource, details, create_time, address, request_id,
+       before, after, personal_count
+FROM (
+    (SELECT * FROM audit_entries WHERE actor = $1 ORDER BY create_time DESC, audit_entry_id DESC LIMIT $3)
+    UNION
+    (SELECT * FROM audit_entries WHERE resource = $2 ORDER BY create_time DESC, audit_entry_id DESC LIMIT $3)
+) AS found
+ORDER BY create_time DESC, audit_entry_id DESC
+LIMIT $3
+
+-- name: select_personal_values_of
+-- Of many entries at once, as far as they are one person's.
+SELECT p.organization_id, p.audit_entry_id, p.position, p.value
+FROM unnest($1::uuid[], $2::uuid[]) AS wanted (organization_id, audit_entry_id)
+JOIN audit_personal_values AS p USING (organization_id, audit_entry_id)
+WHERE p.person_id = $3

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tollway.options.v1 import access_pb2 as tollway_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2tollway/notification/v1/notification_service.proto\x12\x17tollway.notification.v1\x1a\x1ftollway/options/v1/access.proto\"\xeb\x01\n\x10SendEmailRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12M\n\nparameters\x18\x04 \x03(\x0b\x32\x39.tollway.notification.v1.SendEmailRequest.ParametersEntry\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x11SendEmailResponse\x12\x10\n\x08\x65mail_id\x18\x01 \x01(\t2\x9f\x01\n\x13NotificationService\x12\x87\x01\n\tSendEmail\x12).tollway.notification.v1.SendEmailRequest\x1a*.tollway.notification.v1.SendEmailResponse\"#\x90\x02\x02\x82\x80\x19\x1c\x1a\x01\x03\"\x04\x61uth\"\x07\x62illing\"\x08meteringb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2tollway/notification/v1/notification_service.proto\x12\x17tollway.notification.v1\x1a\x1ftollway/options/v1/access.proto\"\xeb\x01\n\x10SendEmailRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\trecipient\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12M\n\nparameters\x18\x04 \x03(\x0b\x32\x39.tollway.notification.v1.SendEmailRequest.ParametersEntry\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x11SendEmailResponse\x12\x10\n\x08\x65mail_id\x18\x01 \x01(\t\"*\n\x15\x45raseRecipientRequest\x12\x11\n\trecipient\x18\x01 \x01(\t\".\n\x16\x45raseRecipientResponse\x12\x14\n\x0c\x65rased_count\x18\x01 \x01(\x03\x32\xa5\x02\n\x13NotificationService\x12\x87\x01\n\tSendEmail\x12).tollway.notification.v1.SendEmailRequest\x1a*.tollway.notification.v1.SendEmailResponse\"#\x90\x02\x02\x82\x80\x19\x1c\x1a\x01\x03\"\x04\x61uth\"\x07\x62illing\"\x08metering\x12\x83\x01\n\x0e\x45raseRecipient\x12..tollway.notification.v1.EraseRecipientRequest\x1a/.tollway.notification.v1.EraseRecipientResponse\"\x10\x90\x02\x02\x82\x80\x19\t\x1a\x01\x03\"\x04\x61uthb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDEMAILREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['SendEmail']._loaded_options = None
   _globals['_NOTIFICATIONSERVICE'].methods_by_name['SendEmail']._serialized_options = b'\220\002\002\202\200\031\034\032\001\003\"\004auth\"\007billing\"\010metering'
+  _globals['_NOTIFICATIONSERVICE'].methods_by_name['EraseRecipient']._loaded_options = None
+  _globals['_NOTIFICATIONSERVICE'].methods_by_name['EraseRecipient']._serialized_options = b'\220\002\002\202\200\031\t\032\001\003\"\004auth'
   _globals['_SENDEMAILREQUEST']._serialized_start=113
   _globals['_SENDEMAILREQUEST']._serialized_end=348
   _globals['_SENDEMAILREQUEST_PARAMETERSENTRY']._serialized_start=299
   _globals['_SENDEMAILREQUEST_PARAMETERSENTRY']._serialized_end=348
   _globals['_SENDEMAILRESPONSE']._serialized_start=350
   _globals['_SENDEMAILRESPONSE']._serialized_end=387
-  _globals['_NOTIFICATIONSERVICE']._serialized_start=390
-  _globals['_NOTIFICATIONSERVICE']._serialized_end=549
+  _globals['_ERASERECIPIENTREQUEST']._serialized_start=389
+  _globals['_ERASERECIPIENTREQUEST']._serialized_end=431
+  _globals['_ERASERECIPIENTRESPONSE']._serialized_start=433
+  _globals['_ERASERECIPIENTRESPONSE']._serialized_end=479
+  _globals['_NOTIFICATIONSERVICE']._serialized_start=482
+  _globals['_NOTIFICATIONSERVICE']._serialized_end=775
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class NotificationServiceStub:
                 request_serializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailRequest.SerializeToString,
                 response_deserializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailResponse.FromString,
                 _registered_method=True)
+        self.EraseRecipient = channel.unary_unary(
+                '/tollway.notification.v1.NotificationService/EraseRecipient',
+                request_serializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientRequest.SerializeToString,
+                response_deserializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientResponse.FromString,
+                _registered_method=True)
 
 
 class NotificationServiceServicer:
@@ -53,6 +58,13 @@ class NotificationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseRecipient(self, request, context):
+        """Forgets everything that was or is to be sent to an address, because its owner is erased. Twice does what once does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotificationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_NotificationServiceServicer_to_server(servicer, server):
                     servicer.SendEmail,
                     request_deserializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailRequest.FromString,
                     response_serializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailResponse.SerializeToString,
+            ),
+            'EraseRecipient': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseRecipient,
+                    request_deserializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientRequest.FromString,
+                    response_serializer=tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class NotificationService:
             '/tollway.notification.v1.NotificationService/SendEmail',
             tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailRequest.SerializeToString,
             tollway_dot_notification_dot_v1_dot_notification__service__pb2.SendEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseRecipient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.notification.v1.NotificationService/EraseRecipient',
+            tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientRequest.SerializeToString,
+            tollway_dot_notification_dot_v1_dot_notification__service__pb2.EraseRecipientResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class NotificationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NotificationServiceAsyncStub: ...
     SendEmail: _grpc.UnaryUnaryMultiCallable[_notification_service_pb2.SendEmailRequest, _notification_service_pb2.SendEmailResponse]
     """Takes an e-mail for delivery. The answer means that it is stored, not that it has arrived."""
+    EraseRecipient: _grpc.UnaryUnaryMultiCallable[_notification_service_pb2.EraseRecipientRequest, _notification_service_pb2.EraseRecipientResponse]
+    """Forgets everything that was or is to be sent to an address, because its owner is erased. Twice does what once does."""
 
 @_typing.type_check_only
 class NotificationServiceAsyncStub(NotificationServiceStub):
@@ -43,6 +45,8 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendEmail: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.SendEmailRequest, _notification_service_pb2.SendEmailResponse]  # type: ignore[assignment]
     """Takes an e-mail for delivery. The answer means that it is stored, not that it has arrived."""
+    EraseRecipient: _aio.UnaryUnaryMultiCallable[_notification_service_pb2.EraseRecipientRequest, _notification_service_pb2.EraseRecipientResponse]  # type: ignore[assignment]
+    """Forgets everything that was or is to be sent to an address, because its owner is erased. Twice does what once does."""
 
 class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns templates and delivery. A message that was taken is delivered or ends where operators see it."""
@@ -54,5 +58,13 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notification_service_pb2.SendEmailResponse, _abc.Awaitable[_notification_service_pb2.SendEmailResponse]]:
         """Takes an e-mail for delivery. The answer means that it is stored, not that it has arrived."""
+
+    @_abc_1.abstractmethod
+    def EraseRecipient(
+        self,
+        request: _notification_service_pb2.EraseRecipientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notification_service_pb2.EraseRecipientResponse, _abc.Awaitable[_notification_service_pb2.EraseRecipientResponse]]:
+        """Forgets everything that was or is to be sent to an address, because its owner is erased. Twice does what once does."""
 
 def add_NotificationServiceServicer_to_server(servicer: NotificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
