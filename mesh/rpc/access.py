@@ -61,6 +61,11 @@ JWKS_REFETCH_SECONDS_MIN: Final = 1.0
 PRINCIPALS_LOAD_SECONDS_MAX: Final = 1.0
 SERVICE_ACCOUNT_RECHECK_SECONDS: Final = 30.0
 KEYS_FRESH_SECONDS: Final = 5 * 60
+# As tokens name them; what is unspecified is no role.
+_ROLES: Final = {name.removeprefix("ROLE_").lower(): role for name, role in access_pb2.Role.items() if role}
+_PLATFORM_ROLES: Final = {
+    name.removeprefix("PLATFORM_ROLE_").lower(): role for name, role in access_pb2.PlatformRole.items() if role
+}
 _BEARER: Final = "bearer"
 _INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -477,10 +482,8 @@ class Verifier:
             kind=PrincipalKind.PERSON,
             subject=str(claims.person_id),
             organization_id=claims.organization_id,
-            role=access_pb2.Role.Value(f"ROLE_{claims.role.upper()}"),
-            platform_roles=tuple(
-                access_pb2.PlatformRole.Value(f"PLATFORM_ROLE_{name.upper()}") for name in claims.platform_roles
-            ),
+            role=_ROLES[claims.role],
+            platform_roles=tuple(_PLATFORM_ROLES[name] for name in claims.platform_roles),
             session_id=claims.session_id,
             membership_version=claims.membership_version,
             issue_time_s=claims.issue_time_s,

@@ -1,25 +1,22 @@
 """Refresh tokens: what a client shows to have its session renewed.
 
-`tw_rt_`, then 64 lower-case hex digits: 28 random bytes and the CRC-32 (as in zlib) of all that stands before it. What
-is no refresh token of ours, any other kind of token for one, is refused without a look-up. What is stored is
-HMAC-SHA-256 of purpose and token under a versioned pepper, so a copy of the table opens nothing.
+`tw_rt_` and the random part with the check sum of all opaque tokens (`mesh/rpc/opaque_tokens.py`). What is no refresh
+token of ours, any other kind of token for one, is refused without a look-up. What is stored is HMAC-SHA-256 of purpose
+and token under a versioned pepper, so a copy of the table opens nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-RANDOM_BYTES: Final = 28
+from mesh.rpc import opaque_tokens
+
 PREFIX: Final = "tw_rt_"
 _PURPOSE: Final = b"refresh_token\n"
-_SHAPE: Final = re.compile(r"tw_rt_[0-9a-f]{64}")
-_CHECKSUM_LENGTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +43,7 @@ class RefreshTokens:
 
     def mint(self) -> MintedToken:
         """Make a token."""
-        body = PREFIX + self._random_bytes(RANDOM_BYTES).hex()
-        token = body + _checksum(body)
+        token = opaque_tokens.mint(PREFIX, self._random_bytes(opaque_tokens.RANDOM_BYTES))
         return MintedToken(token=token, digest=_digest(token, self._peppers[self._newest]), pepper_version=self._newest)
 
     def digests(self, token: str) -> list[bytes]:
@@ -59,13 +55,7 @@ class RefreshTokens:
 
 def is_refresh_token(text: str) -> bool:
     """Tell whether a text has the shape and the check sum of a refresh token."""
-    if _SHAPE.fullmatch(text) is None:
-        return False
-    return _checksum(text[:-_CHECKSUM_LENGTH]) == text[-_CHECKSUM_LENGTH:]
-
-
-def _checksum(body: str) -> str:
-    return f"{zlib.crc32(body.encode('ascii')):0{_CHECKSUM_LENGTH}x}"
+    return opaque_tokens.is_well_formed(text, PREFIX)
 
 
 def _digest(token: str, pepper: bytes) -> bytes:
