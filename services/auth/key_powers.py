@@ -6,7 +6,7 @@ Three rules, which hold for creating, changing, rotating and importing alike:
 - Scopes of Tollway's own (`contract.key_scopes`) are given only by whoever has the permission that the scope stands
   for. Everything else is the customer's own word for the customer's own API, and free.
 - A service account ends. A key with a scope of Tollway's own that it gives must not live longer than the account does,
-  or an account could prolong itself.
+  or an account could prolong itself. The operator's accounts give such scopes in their own organization alone.
 
 What is given already is not looked at again when something else of a key is changed.
 """
@@ -68,7 +68,10 @@ async def check_given(
             raise ScopeNotAllowed(metadata={"scope": scope})
     if given and principal.kind is PrincipalKind.SERVICE_ACCOUNT:
         end_time = await store.keys.find_end_of_service_account(tx, UUID(principal.subject))
-        if end_time is not None and (expire_time is None or expire_time > end_time):
+        if end_time is None:
+            # An account of the operator in a customer's organization: its end is not seen from here.
+            raise ApiKeyOutlivesCreator
+        if expire_time is None or expire_time > end_time:
             raise ApiKeyOutlivesCreator(metadata={"expire_time_max": end_time.isoformat()})
 
 

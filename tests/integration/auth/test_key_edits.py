@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf import timestamp_pb2
 from tollway.auth.v1 import auth_service_pb2 as pb
+from tollway.options.v1 import access_pb2
 
 from contract import key_format
 from services.auth.key_limits import KeyLimits
@@ -328,6 +329,39 @@ async def test_scopes_of_tollway_are_given_by_those_who_may_and_others_by_anybod
     for metadata in (owner_of(auth, acme), await member_of(auth, acme, "admin"), operator(auth, acme)):
         created = await create(auth, acme, metadata, scopes=["events:write"])
         assert list(created.api_key.scopes) == ["events:write"]
+
+
+async def test_what_a_service_account_gives_of_tollways_own_ends_with_it(auth: Any, acme: SeededOrganization) -> None:
+    account = await auth.stub.CreateServiceAccount(
+        pb.CreateServiceAccountRequest(
+            organization_id=str(acme.organization_id),
+            name="ci",
+            role=access_pb2.ROLE_ADMIN,
+            expire_time=in_future(days=10),
+        ),
+        metadata=owner_of(auth, acme),
+    )
+    machine = [("authorization", f"Bearer {account.token}")]
+    free = await create(auth, acme, machine, scopes=["reports:read"])
+    assert not free.api_key.HasField("expire_time")
+    bounded = await create(auth, acme, machine, scopes=["events:write"], expire_time=in_future(days=9))
+    for call in (
+        create(auth, acme, machine, scopes=["events:write"]),
+        create(auth, acme, machine, scopes=["events:write"], expire_time=in_future(days=11)),
+        auth.stub.UpdateApiKey(
+            update_request(acme, free.api_key.api_key_id, scopes=["events:write"]), metadata=machine
+        ),
+        auth.stub.UpdateApiKey(
+            update_request(acme, bounded.api_key.api_key_id, expire_time=in_future(days=11)), metadata=machine
+        ),
+        auth.stub.UpdateApiKey(update_request(acme, bounded.api_key.api_key_id, "expire_time"), metadata=machine),
+    ):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "API_KEY_OUTLIVES_CREATOR")
+    longer = update_request(acme, bounded.api_key.api_key_id, expire_time=in_future(days=11))
+    await auth.stub.UpdateApiKey(longer, metadata=owner_of(auth, acme))
+    refused = await refusal(auth.stub.RotateApiKey(rotate_request(acme, bounded.api_key.api_key_id), metadata=machine))
+    assert refused.reason == "API_KEY_OUTLIVES_CREATOR"
 
 
 async def test_a_member_cannot_carry_a_given_scope_further(auth: Any, acme: SeededOrganization) -> None:
