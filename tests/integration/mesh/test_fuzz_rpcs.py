@@ -15,7 +15,6 @@ from typing import Any
 import grpc.aio
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tollway.options.v1 import access_pb2
 
@@ -23,6 +22,7 @@ from contract.services import SERVICES
 from mesh.rpc.access import read_rule
 from tests.support.accounts import seed_key, seed_organization
 from tests.support.all_services import AllServices, all_services
+from tests.support.examples import drawn
 from tests.support.processes import process_metadata
 from tests.support.valid_requests import valid
 
@@ -141,26 +141,6 @@ def almost_valid(draw: Any, descriptor: Any, known: dict[str, str]) -> Any:
         message.ClearField(field.name)
         message.MergeFrom(draw(messages(descriptor, only=field.name)))
     return message
-
-
-def drawn(strategy: Any, count: int) -> list[Any]:
-    """The first examples of a strategy, the same in every run."""
-    found: list[Any] = []
-
-    @settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def collect(example: Any) -> None:
-        found.append(example)
-
-    collect()
-    return found
 
 
 def callers(services: AllServices, name: str, method: Any, owner_id: uuid.UUID) -> list[list[tuple[str, str]]]:
