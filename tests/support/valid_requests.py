@@ -64,8 +64,12 @@ def valid(descriptor: Descriptor, known: Mapping[str, Any], depth: int = 0) -> M
         depth: How deep inside of a request the message stands.
     """
     message: Any = message_factory.GetMessageClass(descriptor)()
+    has_id = any(field.name.endswith("_id") for field in descriptor.fields)
     for field in descriptor.fields:
         name = field.name
+        if name == "token" and has_id:
+            # Where a thing can be named by its id or by a token, a request that names it by both contradicts itself.
+            continue
         given = known.get(name, known.get(name.removesuffix("s")))
         if given is not None:
             is_id = field.type == FieldDescriptor.TYPE_BYTES and isinstance(given, str)
