@@ -12,6 +12,7 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 
 from cli.commands.key_files import FORMATS, MODES, read_key_file
 from cli.commands.remote import Duration, calls_tollway, confirm, expiry_options, listing, to_duration
+from cli.remote.failures import CommandFailed
 from cli.remote.output import instant, word
 from cli.remote.remote import Remote
 
@@ -156,7 +157,16 @@ def import_keys(remote: Remote, file: Path, form: str | None, key_prefix: str | 
             api_keys=keys[at : at + IMPORTED_AT_ONCE_MAX],
             idempotency_key=f"{remote.idempotency_key}-{at}",
         )
-        done += remote.client.call(remote.client.auth.ImportApiKeys, request).api_keys
+        try:
+            done += remote.client.call(remote.client.auth.ImportApiKeys, request).api_keys
+        except CommandFailed as error:
+            if not done:
+                raise
+            again = f"--idempotency-key {remote.idempotency_key}"
+            raise CommandFailed(
+                f"{len(done)} of {len(keys)} keys are imported, then: {error}; {again} goes on from there",
+                error.exit_code,
+            ) from error
     columns = [
         ("ID", lambda each: each.api_key_id),
         ("NAME", lambda each: each.name),
