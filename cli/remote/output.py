@@ -92,7 +92,9 @@ class Output:
 
 def as_dict(thing: Message) -> dict[str, Any]:
     """Return a message in the contract's JSON."""
-    found: dict[str, Any] = MessageToDict(thing, always_print_fields_with_no_presence=True)
+    found: dict[str, Any] = MessageToDict(
+        thing, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return found
 
 

@@ -19,7 +19,7 @@ CONFIGURED += ["edge_proxy", "graphql_gateway"]
 
 PACKAGES = ["mesh", "contract", "services", "edge_proxy", "graphql_gateway", "cli", "demo"]
 # What a running stack writes; the pages may name it, the repository does not have it.
-WRITTEN_AT_RUN_TIME = {"stack.json", "var/stack.json", "var/secrets.json", "share/tollway/"}
+WRITTEN_AT_RUN_TIME = {"stack.json", "var/stack.json", "var/secrets.json", "share/tollway/", "credentials.json"}
 
 
 def tracked():

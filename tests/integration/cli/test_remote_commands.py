@@ -83,16 +83,16 @@ async def shell(auth: RunningAuth, acme: SeededOrganization, tmp_path: Path) -> 
 
 async def test_a_service_accounts_life(shell: Shell, acme: SeededOrganization) -> None:
     created = await shell.json("service-account", "create", "ci", "--role", "admin", "--expires-in", "30d")
-    account, token = created["serviceAccount"]["serviceAccountId"], created["token"]
+    account, token = created["service_account"]["service_account_id"], created["token"]
     me = await shell.json("whoami", TOLLWAY_TOKEN=token)
-    assert (me["serviceAccount"]["serviceAccountId"], me["role"]) == (account, "ROLE_ADMIN")
+    assert (me["service_account"]["service_account_id"], me["role"]) == (account, "ROLE_ADMIN")
     key = (await shell.ok("apikey", "create", "web", "--scope", "read", "-q", TOLLWAY_TOKEN=token)).strip()
     assert key.startswith("sk_live_")
     code, _, errors = await shell.run("service-account", "create", "x", "--role", "owner", TOLLWAY_TOKEN=token)
     assert (code, "ROLE_ABOVE_OWN" in errors) == (1, True)
     rotated = (await shell.ok("service-account", "rotate", account, "--overlap", "1h", "-q")).strip()
     for each in (token, rotated):
-        assert (await shell.json("whoami", TOLLWAY_TOKEN=each))["organizationId"] == str(acme.organization_id)
+        assert (await shell.json("whoami", TOLLWAY_TOKEN=each))["organization_id"] == str(acme.organization_id)
     changed = await shell.json("service-account", "update", account, "--name", "cd", "--role", "member")
     assert (changed["name"], changed["role"]) == ("cd", "ROLE_MEMBER")
     await shell.ok("service-account", "revoke", account, "--yes")

@@ -248,7 +248,7 @@ def test_whoami_says_who_and_as_what(script: TollwayScript, file: CredentialsFil
     assert done.code == 0
     for said in ("ada@acme.example", "person", ACME, "owner", "support", ADDRESS):
         assert said in done.out
-    assert json.loads(script.run("whoami --json", ("GetMe", me())).out)["person"]["personId"] == PERSON
+    assert json.loads(script.run("whoami --json", ("GetMe", me())).out)["person"]["person_id"] == PERSON
     assert script.run("whoami -q", ("GetMe", me())).out == f"{PERSON}\n"
 
 
@@ -508,7 +508,7 @@ def test_a_list_is_a_table_json_lines_or_ids(script: TollwayScript, file: Creden
     assert row.split()[:3] == [OTHER, "n1", "admin"]
     assert heading.index("ROLE") == row.index("admin")
     (line,) = script.run("service-account list --json", answer).out.splitlines()
-    assert (json.loads(line)["name"], json.loads(line)["creatorId"]) == ("n1", "")
+    assert (json.loads(line)["name"], json.loads(line)["creator_id"]) == ("n1", "")
     assert script.run("service-account list -q", answer).out == f"{OTHER}\n"
     empty = script.run("service-account list", ("ListServiceAccounts", pb.ListServiceAccountsResponse()))
     assert (empty.code, empty.out, empty.err) == (0, "", "There are no service accounts.\n")
