@@ -39,7 +39,6 @@ Metadata = list[tuple[str, str]]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunningAuth:
-    address: str
     stub: auth_service_pb2_grpc.AuthServiceStub
     signer: SessionSigner
     signing_keys: SigningKeys
@@ -115,7 +114,6 @@ async def running_auth(
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
     try:
         yield RunningAuth(
-            address=f"127.0.0.1:{server.port}",
             stub=auth_service_pb2_grpc.AuthServiceStub(channel),
             signer=SessionSigner(seed=SIGNING_SEED, clock=clock, ids=ids),
             signing_keys=auth.signing_keys,

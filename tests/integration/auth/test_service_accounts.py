@@ -389,7 +389,7 @@ async def test_an_expiry_can_be_moved_both_ways(auth: Any, acme: SeededOrganizat
 
 
 async def test_last_use_is_written_once_in_fifteen_minutes_however_often_the_token_is_shown(
-    auth: Any, acme: SeededOrganization
+    auth: Any, acme: SeededOrganization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created = await create(auth, acme)
     owner = as_role(auth, acme)
@@ -397,7 +397,11 @@ async def test_last_use_is_written_once_in_fifteen_minutes_however_often_the_tok
     await asyncio.gather(*(resolve(auth, created.token) for _ in range(20)))
     first = (await get(auth, created.service_account, owner)).last_use_time
     (row,) = await execute(auth, "SELECT xmin::text FROM service_accounts")
-    await asyncio.gather(*(resolve(auth, created.token) for _ in range(20)))
+    with monkeypatch.context() as patched:
+        # Not even a statement is spent on what was noted a moment ago.
+        patched.setattr("services.auth.store.service_accounts.touch", None)
+        answers = await asyncio.gather(*(resolve(auth, created.token) for _ in range(20)))
+    assert {answer.valid for answer in answers} == {True}
     assert await execute(auth, "SELECT xmin::text FROM service_accounts") == [row]
     await execute(auth, "UPDATE service_accounts SET last_use_time = last_use_time - interval '16 minutes'")
     await resolve(auth, created.token)
