@@ -237,9 +237,18 @@ async def test_an_erased_person_is_out_within_a_second_and_the_address_is_free(
     assert (await refusal(sign_in(auth))).reason == "SIGN_IN_REFUSED"
     again = await seed_person(auth.database.dsn("auth_system"), acme.organization_id, EMAIL, "member")
     assert again != person_id
-    # What comes later to remove the address leaves its new owner alone.
+
+
+async def test_what_comes_later_to_remove_an_address_leaves_its_new_owner_alone(
+    auth: Any, acme: SeededOrganization, person_id: UUID
+) -> None:
+    session = await sign_in(auth)
+    await auth.stub.EraseMe(pb.EraseMeRequest(password=PASSWORD), metadata=bearer(session))
+    again = await seed_person(auth.database.dsn("auth_system"), acme.organization_id, EMAIL, "member")
+    await leave_emails(auth.database)
     await run_erase_jobs(auth, auth.database)
     assert UUID((await sign_in(auth)).person_id) == again
+    assert "notification.emails" in await traces(auth.database, TRACES)
 
 
 async def test_only_who_proves_to_be_the_person_erases_them(

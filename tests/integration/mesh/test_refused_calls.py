@@ -8,6 +8,7 @@ not a database that such requests could never change.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from tollway.options.v1 import access_pb2
 from contract.services import SERVICES
 from mesh.rpc.access import Rule, platform_role_has, read_rule, role_has
 from tests.support.all_services import AllServices, Tenant, all_services, process
+from tests.support.audit_page import documented
 from tests.support.database_state import changes, contents
 from tests.support.machine_tokens import machine_token
 from tests.support.processes import NAMES
@@ -127,6 +129,10 @@ def stored_in_redis(url: str) -> dict[bytes, bytes | None]:
 # What they change lies in Redis, is not compared (the last use), or is not there (sessions of somebody without any,
 # e-mails to somebody who was sent none).
 WRITES_NOTHING_THAT_IS_COMPARED = {"Decide", "ReportKeyUses", "RevokeAllSessions", "EraseRecipient"}
+# What `AppendAuditEntries` appends is what it was given; refusals are counted and noted a moment later.
+NOTED_BESIDE = {"thing.change", "session.deny", "rpc.deny"}
+# They found everything as it was to be.
+CHANGED_NOTHING = {"ResumeOrganization", "UpdateOrganization"}
 
 
 def right_caller(services: AllServices, tenant: Tenant, service: str, rule: Rule) -> Any:
@@ -149,19 +155,42 @@ def shown(raw: bytes) -> str:
     return " ".join(" ".join(unpacked).split())
 
 
-async def test_the_same_requests_write_when_they_are_not_refused(services: AllServices, admin: Any) -> None:
-    malformed, wrote, wrote_nothing = {}, set(), set()
+async def noted(admin: Any) -> Counter[str]:
+    """What is in the audit log, and what waits to be handed on to it."""
+    rows = await admin.fetch(
+        "SELECT action FROM auth.audit_entries"
+        + "".join(
+            f" UNION ALL SELECT payload ->> 'action' FROM {name}.jobs WHERE kind = 'append_audit_entry'"
+            for name in ("ratelimit", "metering", "billing", "notification")
+        )
+    )
+    return Counter(row["action"] for row in rows)
+
+
+async def test_the_same_requests_write_when_they_are_not_refused_and_are_audited_as_documented(
+    services: AllServices, admin: Any
+) -> None:
+    malformed, wrote, wrote_nothing, audited, audited_wrongly = {}, set(), set(), set(), {}
+    due = documented()
     changing = {method.name for _, method in METHODS if method.GetOptions().idempotency_level != READS}
     for number, (service, method) in enumerate(METHODS):
         tenant = await services.seed_tenant(f"tenant{number}")
         request = valid(method.input_type, {**known_of(tenant), "name": f"tenant{number}"}).SerializeToString()
-        before = await contents(admin)
+        before, noted_before = await contents(admin), await noted(admin)
         caller = right_caller(services, tenant, service, read_rule(method))
         answer = await services.call(service, method, request, caller)
         if "INVALID_FIELDS" in shown(answer.status):
             malformed[method.name] = shown(answer.status)
         elif answer.code is grpc.StatusCode.OK and method.name in changing:
             (wrote if changes(before, await contents(admin)) else wrote_nothing).add(method.name)
+            actions, found = due[method.full_name][0], set(await noted(admin) - noted_before) - NOTED_BESIDE
+            if found:
+                audited.add(method.name)
+            is_silent = bool(actions) and not found and method.name in wrote - CHANGED_NOTHING
+            if is_silent or not found <= set(actions):
+                audited_wrongly[method.name] = (actions, found)
+    assert audited_wrongly == {}
+    assert len(audited) >= 20
     assert malformed == {}
     assert wrote_nothing <= WRITES_NOTHING_THAT_IS_COMPARED
     # What is not taken needs more than a form: a token that was sent by e-mail, a code, something to give back.
