@@ -185,18 +185,26 @@ class Invitations:
         await self._note(tx, sent, "resend", before=audited(invitation), after=audited(sent))
         return sent
 
-    async def cancel(self, organization_id: UUID, invitation_id: UUID, asked: Mutation[Invitation, Answer]) -> Answer:
+    async def cancel(
+        self, organization_id: UUID, invitation_id: UUID, principal: Principal, asked: Mutation[Invitation, Answer]
+    ) -> Answer:
         """Take an invitation back; one that was taken back or has expired is returned as it is.
 
         Raises:
+            RoleInsufficient: The caller may not invite (any more).
             InvitationNotFound: There is none.
             InvitationEnded: It was answered.
         """
         async with self._db.system() as tx:
-            return await self._idempotency.idempotent(tx, asked, self._cancel, organization_id, invitation_id)
+            return await self._idempotency.idempotent(
+                tx, asked, self._cancel, organization_id, invitation_id, principal
+            )
 
-    async def _cancel(self, tx: Connection, organization_id: UUID, invitation_id: UUID) -> Invitation:
+    async def _cancel(
+        self, tx: Connection, organization_id: UUID, invitation_id: UUID, principal: Principal
+    ) -> Invitation:
         now = self._clock.now()
+        await current_role(tx, principal, organization_id, _INVITE, now)
         invitation = await store.invitations.lock(tx, organization_id, invitation_id, now)
         if invitation is None:
             raise InvitationNotFound

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from tollway.options.v1 import access_pb2
+
 from mesh.clock import Clock
 from mesh.database.connection import Connection
 from mesh.database.idempotency import Answer, Idempotency, Mutation
@@ -25,6 +27,7 @@ from mesh.rpc.access import Principal
 from mesh.rpc.errors import FieldViolation, InvalidFields
 from services.auth import store
 from services.auth.audit import AuditLog
+from services.auth.authority import current_role
 from services.auth.errors import (
     ContactEmailTaken,
     OrganizationIsOwn,
@@ -140,26 +143,35 @@ class Organizations:
         return await self._find(tx, organization_id)
 
     async def update(
-        self, organization_id: UUID, changes: Mapping[str, Any], asked: Mutation[Organization, Answer]
+        self,
+        organization_id: UUID,
+        changes: Mapping[str, Any],
+        principal: Principal,
+        asked: Mutation[Organization, Answer],
     ) -> Answer:
         """Change what an organization is called and where it is reached.
 
         Args:
             organization_id: Which.
             changes: New values by field.
+            principal: Who asks.
             asked: The request.
 
         Raises:
+            RoleInsufficient: The caller may not do that (any more).
             OrganizationNotFound: There is none, or no longer.
             ContactEmailTaken: Another organization has the contact address.
         """
         async with self._db.system() as tx:
-            return await self._idempotency.idempotent(tx, asked, self._update, organization_id, changes)
+            return await self._idempotency.idempotent(tx, asked, self._update, organization_id, changes, principal)
 
-    async def _update(self, tx: Connection, organization_id: UUID, changes: Mapping[str, Any]) -> Organization:
+    async def _update(
+        self, tx: Connection, organization_id: UUID, changes: Mapping[str, Any], principal: Principal
+    ) -> Organization:
         before = await store.organizations.lock(tx, organization_id)
         if before is None or before.state is OrganizationState.DELETED:
             raise OrganizationNotFound(f"{organization_id}")
+        await current_role(tx, principal, organization_id, access_pb2.PERMISSION_ORGANIZATION_UPDATE, self._clock.now())
         after = dataclasses.replace(before, **changes)
         if after == before:
             return before
@@ -182,6 +194,7 @@ class Organizations:
 
         Raises:
             OrganizationNotFound: There is none.
+            RoleInsufficient: The caller may not do that (any more).
             InvalidFields: It has another name.
             OrganizationIsOwn: An operator acts for it.
         """
@@ -200,6 +213,7 @@ class Organizations:
         if before.state is OrganizationState.DELETED:
             return before
         refuse_own(principal, organization_id)
+        await current_role(tx, principal, organization_id, access_pb2.PERMISSION_ORGANIZATION_DELETE, self._clock.now())
         ended = await self._end_all(tx, organization_id)
         after = await self._find(tx, organization_id)
         await self._note(

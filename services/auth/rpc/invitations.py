@@ -84,7 +84,7 @@ class InvitationRpcs:
         """Take an invitation back."""
         organization_id, invitation_id = from_invitation_name(request)
         asked = asked_by_caller(request, pb.Invitation, to_invitation, organization_id=organization_id)
-        return await self._invitations.cancel(organization_id, invitation_id, asked)
+        return await self._invitations.cancel(organization_id, invitation_id, current_principal(), asked)
 
     async def ResendInvitation(self, request: pb.ResendInvitationRequest, context: Any) -> pb.Invitation:
         """Send an invitation again."""

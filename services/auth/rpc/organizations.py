@@ -71,7 +71,7 @@ class OrganizationRpcs:
         """Change an organization."""
         organization_id, changes = from_update(request)
         asked = asked_by_caller(request, pb.Organization, to_organization, organization_id=organization_id)
-        return await self._organizations.update(organization_id, changes, asked)
+        return await self._organizations.update(organization_id, changes, current_principal(), asked)
 
     async def ListOrganizations(
         self, request: pb.ListOrganizationsRequest, context: Any

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from tollway.auth.v1 import auth_service_pb2 as pb
 from tollway.options.v1 import access_pb2
 
@@ -169,12 +170,37 @@ async def test_a_token_that_says_more_than_the_table_is_not_believed(auth: Any, 
     mia = await seed_member(auth, acme.organization_id, "mia", "member")
     gone = await seed_member(auth, acme.organization_id, "gone", "owner")
     await remove(auth, acme, gone)
+    waiting = await auth.stub.InviteMember(
+        pb.InviteMemberRequest(organization_id=str(acme.organization_id), email="w@b.example", role=MEMBER),
+        metadata=auth.person(acme.owner_id, acme.organization_id),
+    )
     for caller in (was_owner, gone):
         metadata = auth.person(caller, acme.organization_id, "owner")
         assert (await refusal(change(auth, acme, mia, ADMIN, metadata))).reason == "ROLE_INSUFFICIENT"
         assert (await refusal(remove(auth, acme, mia, metadata))).reason == "ROLE_INSUFFICIENT"
-        invite = pb.InviteMemberRequest(organization_id=str(acme.organization_id), email="a@b.example", role=MEMBER)
-        assert (await refusal(auth.stub.InviteMember(invite, metadata=metadata))).reason == "ROLE_INSUFFICIENT"
+        own = str(acme.organization_id)
+        new = pb.Organization(name="mine")
+        calls = [
+            auth.stub.InviteMember(
+                pb.InviteMemberRequest(organization_id=own, email="a@b.example", role=MEMBER), metadata=metadata
+            ),
+            auth.stub.CancelInvitation(
+                pb.CancelInvitationRequest(organization_id=own, invitation_id=waiting.invitation_id), metadata=metadata
+            ),
+            auth.stub.ResendInvitation(
+                pb.ResendInvitationRequest(organization_id=own, invitation_id=waiting.invitation_id), metadata=metadata
+            ),
+            auth.stub.UpdateOrganization(
+                pb.UpdateOrganizationRequest(
+                    organization_id=own, organization=new, update_mask=FieldMask(paths=["name"])
+                ),
+                metadata=metadata,
+            ),
+            auth.stub.DeleteOrganization(
+                pb.DeleteOrganizationRequest(organization_id=own, name="acme"), metadata=metadata
+            ),
+        ]
+        assert [(await refusal(call)).reason for call in calls] == ["ROLE_INSUFFICIENT"] * 5
 
 
 async def test_the_last_owner_stays_one(auth: Any, acme: SeededOrganization) -> None:
