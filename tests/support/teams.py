@@ -91,12 +91,17 @@ async def newest_token(auth: Any, email: str) -> str:
 
 
 async def audited(auth: Any, action: str) -> list[Any]:
-    """Returns the entries of the audit log with an action, the oldest first; JSON is read."""
+    """Returns the audit log's entries with an action, the oldest first; JSON is read, what is set aside put back."""
     rows = await fetch(auth, "SELECT * FROM audit_entries WHERE action = $1 ORDER BY audit_entry_id", action)
-    return [
-        {
-            **dict(row),
-            **{name: json.loads(row[name]) if row[name] else None for name in ("before", "after", "details")},
-        }
-        for row in rows
-    ]
+    values = await fetch(auth, "SELECT audit_entry_id, position, value FROM audit_personal_values")
+    found = []
+    for row in rows:
+        entry = dict(row)
+        for name in ("before", "after", "details"):
+            text = row[name] or "null"
+            for each in values:
+                if each["audit_entry_id"] == row["audit_entry_id"]:
+                    text = text.replace(f"(personal {each['position']})", each["value"])
+            entry[name] = json.loads(text)
+        found.append(entry)
+    return found
