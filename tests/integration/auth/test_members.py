@@ -409,6 +409,8 @@ async def test_whoever_is_removed_or_leaves_loses_their_sessions_there_and_nowhe
     await remove(auth, acme, second)
     request = pb.RefreshSessionRequest
     gone = sessions["second@people.example", acme.organization_id]
+    ended = await fetch(auth, "SELECT session_id::text, revoke_reason FROM sessions WHERE revoke_time IS NOT NULL")
+    assert [tuple(row) for row in ended] == [(gone.session_id, "membership_ended")]
     assert (await refusal(auth.stub.RefreshSession(request(refresh_token=gone.refresh_token)))).reason == (
         "REFRESH_REFUSED"
     )
