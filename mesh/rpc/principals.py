@@ -76,7 +76,8 @@ class Known(Protocol):
 class _Held:
     """One state: what a snapshot said and what has changed since."""
 
-    sessions: set[UUID] = field(default_factory=set)
+    sessions: dict[UUID, int] = field(default_factory=dict)
+    """The time at which it may be forgotten: the latest that was said."""
     memberships: dict[_Membership, tuple[int, int]] = field(default_factory=dict)
     """Version and the time at which it may be forgotten."""
     organizations: dict[UUID, tuple[int, int]] = field(default_factory=dict)
@@ -90,10 +91,10 @@ class _Held:
         """Take a change in and return whom it is about."""
         match change.WhichOneof("change"):
             case "session":
-                session_id = UUID(change.session.session_id)
-                if session_id not in self.sessions:
-                    self.sessions.add(session_id)
-                    self._remember(session_id, change.session.forget_time_s)
+                session_id, forget_time_s = UUID(change.session.session_id), change.session.forget_time_s
+                if forget_time_s > self.sessions.get(session_id, 0):
+                    self.sessions[session_id] = forget_time_s
+                    self._remember(session_id, forget_time_s)
                 return session_id
             case "membership":
                 return self._put_membership(change.membership)
@@ -136,7 +137,9 @@ class _Held:
     def _drop(self, entry: tuple[int, int, UUID | _Membership]) -> None:
         forget_time_s, _, what = entry
         if isinstance(what, UUID):
-            self.sessions.discard(what)
+            if self.sessions.get(what, 0) <= forget_time_s:
+                # Otherwise a later time was said, with an entry of its own.
+                self.sessions.pop(what, None)
         elif self.memberships.get(what, (0, 0))[1] <= forget_time_s:
             # Otherwise a newer version stands there, with an entry of its own.
             self.memberships.pop(what, None)
