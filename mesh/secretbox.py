@@ -44,6 +44,11 @@ class SecretBox:
         self._newest = max(keys)
         self._random_bytes = random_bytes
 
+    @property
+    def newest_version(self) -> int:
+        """Return the version of the key that seals."""
+        return self._newest
+
     def seal(self, secret: bytes, context: bytes) -> Sealed:
         """Seal a secret for one context."""
         nonce = self._random_bytes(NONCE_BYTES)

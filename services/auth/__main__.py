@@ -16,13 +16,14 @@ from services.auth.account_mail import AccountMail
 from services.auth.clients import NotificationClient
 from services.auth.config import AuthSettings
 from services.auth.erasure import ERASE_ADDRESS, AddressEraser
-from services.auth.jobs import CLEAN_UP, AuthJobs
+from services.auth.jobs import CLEAN_UP, RESEAL, AuthJobs
 from services.auth.key_limits import KeyLimits
 from services.auth.mail import Mail
 from services.auth.one_time import OneTimeTokens
 from services.auth.wiring import Secrets, build
 
 CLEAN_UP_HOUR = 3
+RESEAL_HOUR = 4
 
 
 def serve_api(context: ServiceContext[AuthSettings]) -> Role:
@@ -80,12 +81,11 @@ def secrets_of(settings: AuthSettings) -> Secrets:
 def work(context: ServiceContext[AuthSettings]) -> Role:
     """Wire the jobs."""
     secret = secrets_of(context.settings)
-    mail = Mail(box=SecretBox(secret.data_keys), ids=context.ids, dashboard_url=context.settings.dashboard_url)
+    box = SecretBox(secret.data_keys)
+    mail = Mail(box=box, ids=context.ids, dashboard_url=context.settings.dashboard_url)
     notification = NotificationClient(context.clients)
-    auth_jobs = AuthJobs(db=context.db, notification=notification, mail=mail, clock=context.clock)
-    address_eraser = AddressEraser(
-        db=context.db, erase_recipient=notification.erase_recipient, box=SecretBox(secret.data_keys)
-    )
+    auth_jobs = AuthJobs(db=context.db, notification=notification, mail=mail, box=box, clock=context.clock)
+    address_eraser = AddressEraser(db=context.db, erase_recipient=notification.erase_recipient, box=box)
     account_mail = AccountMail(
         db=context.db,
         mail=mail,
@@ -102,7 +102,7 @@ def work(context: ServiceContext[AuthSettings]) -> Role:
         },
         clock=context.clock,
         ids=context.ids,
-        daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],
+        daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR), Daily(kind=RESEAL, hour=RESEAL_HOUR)],
     )
     return Role(workers=[worker.run])
 

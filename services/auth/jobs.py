@@ -7,14 +7,17 @@ from typing import Final
 from mesh import jobs
 from mesh.clock import Clock
 from mesh.database.pools import Database
-from mesh.secretbox import SealBroken
+from mesh.database.resealing import reseal
+from mesh.secretbox import SealBroken, SecretBox
 from services.auth import store
 from services.auth.clean_up import clean_up
 from services.auth.clients import API_KEY_CREATED, NotificationClient
 from services.auth.key_making import ANNOUNCE_KEY
 from services.auth.mail import SEND_EMAIL, Mail
+from services.auth.resealing import SEALED_TABLES
 
 CLEAN_UP: Final = "clean_up"
+RESEAL: Final = "reseal"
 
 
 class AuthJobs:
@@ -24,18 +27,27 @@ class AuthJobs:
         db: Auth's tables.
         notification: Sends e-mails.
         mail: Reads jobs that send e-mails.
+        box: Seals anew what is sealed under an older key.
         clock: Time of the clean-up.
     """
 
-    def __init__(self, *, db: Database, notification: NotificationClient, mail: Mail, clock: Clock) -> None:
+    def __init__(
+        self, *, db: Database, notification: NotificationClient, mail: Mail, box: SecretBox, clock: Clock
+    ) -> None:
         self._db = db
+        self._box = box
         self._mail = mail
         self._notification = notification
         self._clock = clock
 
     def handlers(self) -> dict[str, jobs.Handler]:
         """Return the handlers by kind."""
-        return {ANNOUNCE_KEY: self.announce_key, SEND_EMAIL: self.send_email, CLEAN_UP: self.clean_up}
+        return {
+            ANNOUNCE_KEY: self.announce_key,
+            SEND_EMAIL: self.send_email,
+            CLEAN_UP: self.clean_up,
+            RESEAL: self.reseal,
+        }
 
     async def announce_key(self, job: jobs.Job) -> None:
         """Tell whoever an organization is reached through that a key was created."""
@@ -73,3 +85,8 @@ class AuthJobs:
     async def clean_up(self, _job: jobs.Job) -> None:
         """Remove what is kept for a while only."""
         await clean_up(self._db, self._clock)
+
+    async def reseal(self, _job: jobs.Job) -> None:
+        """Seal what is sealed under an older data key anew."""
+        for table in SEALED_TABLES:
+            await reseal(self._db, self._box, table)

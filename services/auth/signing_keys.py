@@ -190,7 +190,7 @@ class SigningKeys:
         self._read_at = self._clock.monotonic()
 
     def _open(self, key: SigningKey) -> SessionSigner:
-        seed = self._box.open(key.sealed_seed, _context(key.key_id))
+        seed = self._box.open(key.sealed_seed, context(key.key_id))
         return SessionSigner(seed=seed, clock=self._clock, ids=self._ids)
 
     def _seal(self, seed: bytes, active_time: datetime) -> SigningKey:
@@ -198,7 +198,7 @@ class SigningKeys:
         return SigningKey(
             key_id=signer.key_id,
             public_key=signer.public_key.public_bytes_raw(),
-            sealed_seed=self._box.seal(seed, _context(signer.key_id)),
+            sealed_seed=self._box.seal(seed, context(signer.key_id)),
             active_time=active_time,
             retire_time=None,
         )
@@ -210,5 +210,6 @@ async def remove_retired(db: Database, clock: Clock) -> int:
         return await store.signing_keys.remove_retired(tx, before=clock.now())
 
 
-def _context(key_id: str) -> bytes:
+def context(key_id: str) -> bytes:
+    """Return what a sealed seed is bound to."""
     return f"signing_key\0{key_id}".encode()

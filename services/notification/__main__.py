@@ -12,13 +12,14 @@ from mesh.secretbox import SecretBox
 from mesh.service.runner import Role, ServiceContext, ServiceSpec, run
 from services.notification.config import NotificationSettings
 from services.notification.erasure import Erasure
-from services.notification.jobs import CLEAN_UP, Delivery
+from services.notification.jobs import CLEAN_UP, RESEAL, Delivery
 from services.notification.mailer import SmtpMailer, parse_smtp_url
 from services.notification.rpc import NotificationHandler
 from services.notification.service import Outbox
 from services.notification.templating import load_templates
 
 CLEAN_UP_HOUR = 3
+RESEAL_HOUR = 4
 
 
 def serve_api(context: ServiceContext[NotificationSettings]) -> Role:
@@ -54,7 +55,7 @@ def work(context: ServiceContext[NotificationSettings]) -> Role:
         given_up=delivery.given_up(),
         clock=context.clock,
         ids=context.ids,
-        daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR)],
+        daily=[Daily(kind=CLEAN_UP, hour=CLEAN_UP_HOUR), Daily(kind=RESEAL, hour=RESEAL_HOUR)],
     )
     return Role(workers=[worker.run], optional={"smtp": mailer.check})
 

@@ -15,16 +15,19 @@ from mesh import jobs
 from mesh.clock import Clock
 from mesh.database import idempotency
 from mesh.database.pools import Database
+from mesh.database.resealing import reseal
 from mesh.secretbox import SealBroken, SecretBox
 from services.notification import store
 from services.notification.errors import MailRefused
 from services.notification.mailer import Mailer
 from services.notification.message import build_message
 from services.notification.model import Email, EmailState, sealing_context
+from services.notification.resealing import SEALED_TABLES
 from services.notification.service import DELIVER_EMAIL
 from services.notification.templating import Templates
 
 CLEAN_UP: Final = "clean_up"
+RESEAL: Final = "reseal"
 DELIVERED_KEPT: Final = timedelta(days=90)
 REMOVED_AT_ONCE_MAX: Final = 10_000
 
@@ -53,7 +56,7 @@ class Delivery:
 
     def handlers(self) -> dict[str, jobs.Handler]:
         """Return the handlers by kind."""
-        return {DELIVER_EMAIL: self.deliver, CLEAN_UP: self.clean_up}
+        return {DELIVER_EMAIL: self.deliver, CLEAN_UP: self.clean_up, RESEAL: self.reseal}
 
     def given_up(self) -> dict[str, jobs.Handler]:
         """Return what happens to work that is given up, by kind."""
@@ -89,6 +92,11 @@ class Delivery:
             async with self._db.system() as tx:
                 before = self._clock.now() - DELIVERED_KEPT
                 removed = await store.remove_delivered(tx, before=before, limit=REMOVED_AT_ONCE_MAX)
+
+    async def reseal(self, _job: jobs.Job) -> None:
+        """Seal what is sealed under an older data key anew."""
+        for table in SEALED_TABLES:
+            await reseal(self._db, self._box, table)
 
     async def _find(self, organization_id: UUID, email_id: UUID) -> Email | None:
         context = sealing_context(organization_id, email_id)

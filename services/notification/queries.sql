@@ -51,3 +51,14 @@ WITH removed AS (
     WHERE kind = 'deliver_email' AND payload ->> 'email_id' IN (SELECT email_id::text FROM removed)
 )
 SELECT count(*) FROM removed
+
+-- name: lock_older_emails
+SELECT organization_id, email_id, data_key_version, sealed_parameters FROM emails
+WHERE data_key_version <> $1 AND ($2::uuid IS NULL OR email_id > $2)
+ORDER BY email_id
+LIMIT $3
+FOR UPDATE
+
+-- name: replace_sealed_parameters
+-- An id is drawn for one e-mail in the whole installation.
+UPDATE emails SET data_key_version = $2, sealed_parameters = $3 WHERE email_id = $1

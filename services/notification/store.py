@@ -98,3 +98,23 @@ async def remove_delivered(tx: Connection, *, before: datetime, limit: int) -> i
 async def remove_emails_to(tx: Connection, recipient: str, *, limit: int) -> int:
     """Remove e-mails to an address in lower case, and the jobs that would deliver them; return their number."""
     return int(await tx.fetchval(QUERIES["remove_emails_to"], recipient, limit))
+
+
+async def lock_older_emails(
+    tx: Connection, newest: int, *, after: UUID | None, limit: int
+) -> list[tuple[UUID, UUID, Sealed]]:
+    """Lock and return what is sealed under another version than the newest, with its e-mail's organization and id."""
+    rows = await tx.fetch(QUERIES["lock_older_emails"], newest, after, limit)
+    return [
+        (
+            row["organization_id"],
+            row["email_id"],
+            Sealed(key_version=row["data_key_version"], ciphertext=row["sealed_parameters"]),
+        )
+        for row in rows
+    ]
+
+
+async def replace_sealed_parameters(tx: Connection, email_id: UUID, sealed: Sealed) -> None:
+    """Store what an e-mail's parameters are sealed as now."""
+    await tx.execute(QUERIES["replace_sealed_parameters"], email_id, sealed.key_version, sealed.ciphertext)

@@ -132,6 +132,11 @@ async def seed_service_account(
     return service_account_id
 
 
+def secret_box() -> SecretBox:
+    """Seals as the services of tests do."""
+    return SecretBox({1: DATA_KEY})
+
+
 def mail() -> Mail:
     """Writes and reads jobs that send e-mails."""
-    return Mail(box=SecretBox({1: DATA_KEY}), ids=RandomIds(), dashboard_url=DASHBOARD_URL)
+    return Mail(box=secret_box(), ids=RandomIds(), dashboard_url=DASHBOARD_URL)

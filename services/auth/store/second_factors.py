@@ -73,3 +73,14 @@ async def use_recovery_code(tx: Connection, person_id: UUID, digests: Sequence[b
 async def count_recovery_codes(tx: Connection, person_id: UUID) -> int:
     """Return how many recovery codes are left."""
     return int(await tx.fetchval(QUERIES["count_recovery_codes"], person_id))
+
+
+async def lock_older(tx: Connection, newest: int, *, after: UUID | None, limit: int) -> list[tuple[UUID, Sealed]]:
+    """Lock and return secrets that are sealed under another version than the newest, in the order of their people."""
+    rows = await tx.fetch(QUERIES["lock_older_second_factors"], newest, after, limit)
+    return [(row["person_id"], Sealed(key_version=row["data_key_version"], ciphertext=row["secret"])) for row in rows]
+
+
+async def replace_secret(tx: Connection, person_id: UUID, sealed_secret: Sealed) -> None:
+    """Store what a secret is sealed as now."""
+    await tx.execute(QUERIES["replace_secret"], person_id, sealed_secret.key_version, sealed_secret.ciphertext)

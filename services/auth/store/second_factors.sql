@@ -39,3 +39,13 @@ RETURNING person_id
 
 -- name: count_recovery_codes
 SELECT count(*) FROM recovery_codes WHERE person_id = $1 AND use_time IS NULL
+
+-- name: lock_older_second_factors
+SELECT person_id, data_key_version, secret FROM second_factors
+WHERE data_key_version <> $1 AND ($2::uuid IS NULL OR person_id > $2)
+ORDER BY person_id
+LIMIT $3
+FOR UPDATE
+
+-- name: replace_secret
+UPDATE second_factors SET data_key_version = $2, secret = $3 WHERE person_id = $1

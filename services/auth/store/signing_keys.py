@@ -53,3 +53,14 @@ async def retire(tx: Connection, retire_time: datetime) -> None:
 async def remove_retired(tx: Connection, *, before: datetime) -> int:
     """Remove keys that were needed until before an instant and return how many there were."""
     return int((await tx.execute(QUERIES["remove_retired_signing_keys"], before)).rpartition(" ")[2])
+
+
+async def lock_older(tx: Connection, newest: int, *, after: str | None, limit: int) -> list[tuple[str, Sealed]]:
+    """Lock and return seeds that are sealed under another version than the newest, in the order of their keys."""
+    rows = await tx.fetch(QUERIES["lock_older_signing_keys"], newest, after, limit)
+    return [(row["key_id"], Sealed(key_version=row["data_key_version"], ciphertext=row["seed"])) for row in rows]
+
+
+async def replace_seed(tx: Connection, key_id: str, sealed_seed: Sealed) -> None:
+    """Store what a seed is sealed as now."""
+    await tx.execute(QUERIES["replace_seed"], key_id, sealed_seed.key_version, sealed_seed.ciphertext)

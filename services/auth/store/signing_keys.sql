@@ -17,3 +17,13 @@ UPDATE signing_keys SET retire_time = $1 WHERE retire_time IS NULL
 
 -- name: remove_retired_signing_keys
 DELETE FROM signing_keys WHERE retire_time < $1
+
+-- name: lock_older_signing_keys
+SELECT key_id, data_key_version, seed FROM signing_keys
+WHERE data_key_version <> $1 AND ($2::text IS NULL OR key_id > $2)
+ORDER BY key_id
+LIMIT $3
+FOR UPDATE
+
+-- name: replace_seed
+UPDATE signing_keys SET data_key_version = $2, seed = $3 WHERE key_id = $1

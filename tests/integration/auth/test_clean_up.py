@@ -17,7 +17,7 @@ from services.auth import clean_up as module
 from services.auth.clean_up import clean_up
 from services.auth.clients import NotificationClient
 from services.auth.jobs import AuthJobs
-from tests.support.accounts import PASSWORD, mail, seed_organization
+from tests.support.accounts import PASSWORD, mail, secret_box, seed_organization
 from tests.support.processes import process_fields
 
 
@@ -32,7 +32,9 @@ async def test_idempotency_rows_and_done_jobs_go(auth: Any) -> None:
     remaining = []
     for days in (0, 2, 8):
         clock = ManualClock(datetime.now(UTC) + timedelta(days=days))
-        await AuthJobs(db=auth.db, notification=NotificationClient(clients), mail=mail(), clock=clock).clean_up(job)
+        await AuthJobs(
+            db=auth.db, notification=NotificationClient(clients), mail=mail(), box=secret_box(), clock=clock
+        ).clean_up(job)
         async with auth.db.system() as tx:
             counts = "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM jobs)"
             remaining.append(tuple(await tx.fetchrow(counts)))

@@ -18,14 +18,18 @@ from tollway.notification.v1 import notification_service_pb2 as pb
 from cli.stack.ports import free_ports
 from mesh.clock import SystemClock
 from mesh.config import ProcessSettings
+from mesh.database.resealing import reseal
 from mesh.ids import RandomIds
 from mesh.jobs import Job, RetryPolicy, Worker
 from mesh.rpc.client import Clients
 from mesh.rpc.errors import from_grpc
+from mesh.secretbox import Sealed, SecretBox
 from services.auth.clients import NotificationClient
 from services.auth.jobs import AuthJobs
 from services.notification import service
-from tests.support.accounts import mail, seed_organization
+from services.notification.model import sealing_context
+from services.notification.resealing import SEALED_TABLES
+from tests.support.accounts import DATA_KEY, mail, secret_box, seed_organization
 from tests.support.mail import mail_server
 from tests.support.postgres import TestDatabase
 from tests.support.processes import process_fields, process_metadata
@@ -246,7 +250,7 @@ async def auth_worker(auth: RunningAuth, notification_address: str) -> AsyncIter
         db=auth.db,
         name="auth",
         handlers=AuthJobs(
-            db=auth.db, notification=NotificationClient(clients), mail=mail(), clock=SystemClock()
+            db=auth.db, notification=NotificationClient(clients), mail=mail(), box=secret_box(), clock=SystemClock()
         ).handlers(),
         clock=SystemClock(),
         ids=IDS,
@@ -388,3 +392,18 @@ async def test_an_e_mail_that_an_older_release_took_is_delivered(database: TestD
         async with mail_server(smtp_port) as box:
             await until(reaches(running, [("delivered", "done")]))
             assert len(box.messages) == 1
+
+
+async def test_data_keys_rotate_under_e_mails_that_wait(database: TestDatabase, smtp_port: int) -> None:
+    new_key = bytes(range(64, 96))
+    both, new = SecretBox({1: DATA_KEY, 2: new_key}), SecretBox({2: new_key})
+    async with running_notification(database, smtp_port) as running:
+        await running.stub.SendEmail(send_request(), metadata=process_metadata("auth", "notification"))
+        (table,) = SEALED_TABLES
+        assert (await reseal(running.db, both, table)).sealed_count == 1
+        async with running.db.system() as tx:
+            row = await tx.fetchrow("SELECT * FROM emails")
+        sealed = Sealed(key_version=row["data_key_version"], ciphertext=row["sealed_parameters"])
+        opened = new.open(sealed, sealing_context(row["organization_id"], row["email_id"]))
+        assert json.loads(opened) == PARAMETERS
+        assert (await reseal(running.db, both, table)).sealed_count == 0

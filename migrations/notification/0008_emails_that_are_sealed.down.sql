@@ -1,0 +1,2 @@
+-- tollway:no-transaction
+DROP INDEX CONCURRENTLY IF EXISTS emails_sealed_idx;
