@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tollway.auth.v1 import auth_service_pb2 as pb
+from tollway.options.v1 import access_pb2
 
 from cli.stack.ports import free_ports
 from mesh.clock import SystemClock
@@ -33,6 +34,7 @@ from tests.support.running_notification import running_notification
 
 EMAIL = "ada@example.com"
 NEW_EMAIL = "ada@new.example"
+INVITED = "grace@example.com"
 NEW_PASSWORD = "another pass phrase altogether"
 TOKEN = re.compile(r"#token=([A-Za-z0-9_-]+)")
 
@@ -127,8 +129,15 @@ async def test_no_token_lies_in_clear_in_any_table_or_log_line(
         change = pb.RequestEmailChangeRequest(new_email=NEW_EMAIL, password=PASSWORD)
         await auth.stub.RequestEmailChange(change, metadata=signed_in)
         tokens["change"] = await token_to(box, NEW_EMAIL, 1)
+        invite = pb.InviteMemberRequest(
+            organization_id=session.organization_id, email=INVITED, role=access_pb2.ROLE_MEMBER
+        )
+        await auth.stub.InviteMember(invite, metadata=signed_in)
+        tokens["invitation"] = await token_to(box, INVITED, 1)
         rows += await all_rows(database)
         await auth.stub.VerifyEmail(pb.VerifyEmailRequest(token=tokens["change"]))
+        join = pb.RegisterByInvitationRequest(token=tokens["invitation"], name="Grace", password=PASSWORD)
+        await auth.stub.RegisterByInvitation(join)
         tokens |= {"access": session.access_token, "refresh": session.refresh_token}
         secret_words = {**tokens, "password": PASSWORD, "new password": NEW_PASSWORD}
         rows += await all_rows(database)
