@@ -115,10 +115,13 @@ class KeyImports:
                 resource=f"api_key/{api_key.api_key_id}",
                 after=audited(api_key),
             )
+        contact = await store.organizations.find_contact(tx, organization_id)
+        if contact is None:
+            return api_keys
         await self._mail.enqueue(
             tx,
             API_KEYS_IMPORTED,
-            recipient=organization.contact_email,
+            recipient=contact,
             organization_id=organization_id,
             facts={
                 "organization_name": organization.name,

@@ -17,7 +17,7 @@ from mesh.jobs.queue import to_job
 from mesh.rpc.call import NOBODY, current_call
 from mesh.rpc.client_address import vouched_address
 from mesh.rpc.errors import from_grpc
-from services.auth import account_mail, email_requests, passwords, registrations
+from services.auth import account_mail, email_requests, passwords, registrations, store
 from services.auth.throttle import FAILURES_PER_ACCOUNT_AND_ADDRESS_MAX
 from tests.support.accounts import DASHBOARD_URL, PASSWORD, SeededOrganization, seed_organization
 from tests.support.mail_room import MailRoom
@@ -245,6 +245,9 @@ async def test_a_contact_that_somebody_else_named_keeps_nobody_from_registering(
         pb.GetOrganizationRequest(organization_id=made.organization_id), metadata=owner
     )
     assert (organization.contact_email, organization.billing_email) == ("", EMAIL)
+    # It is written to through its owner, as the tenant's own role finds out.
+    async with auth.db.tenant(UUID(made.organization_id)) as tx:
+        assert await store.organizations.find_contact(tx, UUID(made.organization_id)) == EMAIL
 
 
 async def test_an_account_that_came_first_wins(auth: Any, mail_room: MailRoom) -> None:

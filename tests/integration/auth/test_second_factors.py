@@ -140,6 +140,24 @@ async def test_a_code_is_good_once_however_many_use_it_at_once(auth: Any, acme: 
     assert await refusal(sign_in(auth, acme.email, code)) == "SECOND_FACTOR_REFUSED"
 
 
+async def test_whoever_tries_a_code_waits_for_whoever_tries_one_already(auth: Any, acme: SeededOrganization) -> None:
+    app, _, _ = await enroll(auth, acme.email)
+    code = await app.code()
+    other = await asyncpg.connect(auth.database.dsn("admin"))
+    trying = other.transaction()
+    await trying.start()
+    await other.execute("SELECT FROM auth.second_factors FOR UPDATE")
+    signing_in = asyncio.create_task(refusal(sign_in(auth, acme.email, code)))
+    async with asyncio.timeout(60):
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.02)
+    # Somebody else was first with this code.
+    await other.execute("UPDATE auth.second_factors SET newest_step = newest_step + 100")
+    await trying.commit()
+    await other.close()
+    assert await signing_in == "SECOND_FACTOR_REFUSED"
+
+
 async def test_a_recovery_code_is_good_once_and_told(auth: Any, acme: SeededOrganization, mail_room: MailRoom) -> None:
     _, _, codes = await enroll(auth, acme.email)
     await mail_room.letters()
