@@ -21,6 +21,7 @@ from tests.support.processes import process_tokens
 
 NEW_PASSWORD = "another pass phrase altogether"
 NEW_EMAIL = "ada@new.example"
+ERASE = "UPDATE people SET erase_time = now(), email = NULL, name = '', password_hash = NULL"
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ async def test_a_reset_token_dies_when_the_account_changes(
     else:
         statement = {
             "time": "UPDATE password_resets SET expire_time = now()",
-            "erased": "UPDATE people SET erase_time = now()",
+            "erased": ERASE,
         }[change]
         async with auth.db.system() as tx:
             await tx.execute(statement)
@@ -337,7 +338,7 @@ async def test_a_change_of_address_dies_with_a_new_password(
 async def test_an_erased_person_is_nobody(auth: Any, acme: SeededOrganization, mail_room: MailRoom) -> None:
     session = bearer(await sign_in(auth, acme.email))
     async with auth.db.system() as tx:
-        await tx.execute("UPDATE people SET erase_time = now()")
+        await tx.execute(ERASE)
     assert await refusal(sign_in(auth, acme.email)) == "SIGN_IN_REFUSED"
     assert await refusal(auth.stub.GetMe(pb.GetMeRequest(), metadata=session)) == "PERSON_NOT_FOUND"
     assert await refusal(auth.stub.UpdateProfile(pb.UpdateProfileRequest(name="x"), metadata=session)) == (
