@@ -33,6 +33,8 @@ class KeyWatch(StreamWatch[auth.WatchKeysResponse]):
         self._cache = cache
 
     def _take_in(self, message: auth.WatchKeysResponse) -> bool:
+        if message.HasField("imported_prefixes"):
+            self._cache.put_prefixes(message.imported_prefixes.prefixes)
         self._cache.push(message.grants, fresh_until=asyncio.get_running_loop().time() + REFRESH_AFTER_SECONDS)
         if message.snapshot_complete:
             self._cache.end_snapshot()

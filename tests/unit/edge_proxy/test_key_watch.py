@@ -46,6 +46,20 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_watch, "BACKOFF_SECONDS_MIN", 0.001)
 
 
+async def test_what_imported_keys_begin_with_is_held_as_it_was_said_last() -> None:
+    said = [auth.ImportedPrefixes(prefixes=prefixes) for prefixes in (["acme_"], ["acme_", "beta_"], ["beta_"])]
+    streams = Streams(
+        auth.WatchKeysResponse(imported_prefixes=said[0], snapshot_complete=True),
+        *(auth.WatchKeysResponse(imported_prefixes=each) for each in said[1:]),
+        HEARTBEAT,
+    )
+    cache = KeyCache()
+    watching = asyncio.create_task(KeyWatch(cache, streams.open, streams.leave).run())
+    await until(lambda: cache.prefixes.listed == ("beta_",))
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
 @pytest.mark.parametrize("messages", [(), (SNAPSHOT,)])
 async def test_a_silent_stream_is_left_with_its_connection_and_opened_anew(
     messages: tuple[auth.WatchKeysResponse, ...],
