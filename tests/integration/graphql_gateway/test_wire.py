@@ -179,8 +179,9 @@ async def test_credentials_are_not_taken_from_cookies_or_the_query(gateway: Runn
     cookie = {"Cookie": f"session={token}; authorization=Bearer {token}; access_token={token}"}
     answer = await gateway.graphql("{ viewer { kind } }", **cookie)
     assert answer["data"]["viewer"] is None
-    path = f"/api/v1/organizations?access_token={token}"
-    assert (await gateway.rest("GET", path, headers=cookie))[0] in {401, 404}
+    assert (await gateway.rest("GET", "/api/v1/me", headers=cookie))[0] == 401
+    # A field that the RPC does not have.
+    assert (await gateway.rest("GET", f"/api/v1/me?access_token={token}", headers=cookie))[0] == 400
     body = {"email": "owner@acme.example", "password": PASSWORD}
     _, _, headers = await gateway.rest("POST", "/api/v1/sessions", json=body)
     assert "Set-Cookie" not in headers

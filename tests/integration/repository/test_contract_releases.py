@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PROTO = "tollway/auth/v1/auth_service.proto"
+MESSAGES = "tollway/auth/v1/organizations.proto"
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def run(contract, *arguments):
 
 
 def change(contract, before, after):
-    path = contract / "proto" / PROTO
+    path = contract / "proto" / MESSAGES
     text = path.read_text()
     assert text.count(before) >= 1
     path.write_text(text.replace(before, after, 1))
