@@ -15,6 +15,7 @@ from graphql_gateway.callers.identity import PrincipalReader
 from graphql_gateway.callers.sign_ins import SignIns
 from graphql_gateway.config import GatewaySettings
 from graphql_gateway.entrance.guard import Guard
+from graphql_gateway.entrance.http import meet_expectation
 from graphql_gateway.graph.schema import build_schema
 from graphql_gateway.graph.view import GraphView
 from graphql_gateway.health import HealthView, service_checks
@@ -97,13 +98,13 @@ def build_gateway(
     graph = GraphView(schema, calls, suggestions=not settings.production, rows_max=query_limits.rows_max)
     app.add_routes(
         [
-            web.route("*", "/graphql", graph.handle),
-            web.get("/health", health.ready),
-            web.get("/health/live", health.live),
-            web.get("/health/ready", health.ready),
-            web.get(JWKS_PATH, JwksView(calls, monotonic=monotonic).get),
-            web.get(OPENAPI_PATH, OpenApiView(routes).get),
-            web.route("*", ANYTHING, RestView(routes, calls).handle),
+            web.route("*", "/graphql", graph.handle, expect_handler=meet_expectation),
+            web.get("/health", health.ready, expect_handler=meet_expectation),
+            web.get("/health/live", health.live, expect_handler=meet_expectation),
+            web.get("/health/ready", health.ready, expect_handler=meet_expectation),
+            web.get(JWKS_PATH, JwksView(calls, monotonic=monotonic).get, expect_handler=meet_expectation),
+            web.get(OPENAPI_PATH, OpenApiView(routes).get, expect_handler=meet_expectation),
+            web.route("*", ANYTHING, RestView(routes, calls).handle, expect_handler=meet_expectation),
         ]
     )
     return Gateway(app=app, channels=channels, health=health)

@@ -8,7 +8,7 @@ import math
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from graphql_gateway import errors
 from graphql_gateway.callers.scope import RequestScope
@@ -104,6 +104,22 @@ def problem_response(failure: Failure, request_id: str) -> web.Response:
         content_type="application/problem+json",
         headers=failure_headers(failure),
     )
+
+
+async def meet_expectation(request: web.Request) -> None:
+    """Send `100 Continue` where that is expected, and refuse anything else (RFC 9110, 10.1.1).
+
+    The library's own handler repeats the field in its page, and stumbles over bytes that are no text.
+
+    Raises:
+        web.HTTPExpectationFailed: Something else is expected.
+    """
+    if request.version < HttpVersion11:
+        return
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
 
 
 def failure_of(error: web.HTTPException) -> Failure:

@@ -174,6 +174,14 @@ async def test_large_bodies_that_are_refused_take_little_memory(gateway: Running
     assert process.memory_info().rss - before < 60 * MEGABYTE
 
 
+async def test_an_expectation_that_is_no_text_is_refused_and_not_repeated(gateway: RunningGateway) -> None:
+    for field in (b"q\xe0\x81w", b"hunter2"):
+        head = b"GET /api/v1/plans HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: " + field + b"\r\n\r\n"
+        answer = await exchange(gateway, head)
+        assert b" 417 " in answer.split(b"\r\n", 1)[0]
+        assert field not in answer
+
+
 async def test_credentials_are_not_taken_from_cookies_or_the_query(gateway: RunningGateway, backend: Backend) -> None:
     token = backend.token()
     cookie = {"Cookie": f"session={token}; authorization=Bearer {token}; access_token={token}"}
