@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
+# A worker that died (a test that hung, a crash) ends the run as failed: replaced, it can leave the others waiting for ever.
+WORKERS_END := --dist load --max-worker-restart 0
 
 ##@ Run
 run: setup ## Start the whole stack with live traffic (Ctrl-C stops it). ARGS="--kafka --reset …"
@@ -35,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 ##@ Test
 test: setup ## Everything that needs only Python and wheels, with the coverage gate
 	@$(BIN)/python -m pytest tests/unit tests/architecture tests/integration -m "not full" -n $(WORKERS) \
-		--dist loadgroup --durations=10 --cov --cov-report= --cov-fail-under=85 $(ARGS)
+		$(WORKERS_END) --durations=10 --cov --cov-report= --cov-fail-under=85 $(ARGS)
 	@$(BIN)/python -m pytest tests/e2e -m "not full" --durations=10 $(ARGS)
 
 test-full: test ## As test, and the real Kafka (needs Java 17 and Maven)
@@ -46,7 +48,7 @@ mutants: setup ## Break each law of tests/mutants.toml: its tests must notice. A
 
 test-interpreter: setup ## What may differ on another Python: unit tests, database, edge, a whole stack, the wheel
 	@$(BIN)/python -m pytest tests/unit tests/architecture tests/integration/mesh tests/integration/edge_proxy \
-		-m "not full" -n $(WORKERS) --dist loadgroup --durations=5 $(ARGS)
+		-m "not full" -n $(WORKERS) $(WORKERS_END) --durations=5 $(ARGS)
 	@$(BIN)/python -m pytest tests/e2e/test_fresh_machine.py tests/e2e/test_wheel.py tests/e2e/test_first_request.py $(ARGS)
 
 chaos: setup ## Kill, hang and cut at length, then count (minutes)
@@ -72,7 +74,7 @@ imports: setup ## import-linter
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 
 unit: setup ## Unit and architecture tests
-	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/architecture -n $(WORKERS) $(WORKERS_END) $(ARGS)
 
 ##@ Generate
 proto: setup ## Generate gen/python from the protos
