@@ -68,7 +68,9 @@ async def test_after_a_run_the_older_key_is_not_needed(
         done = await run(auth)
     assert done["second_factors"] == Resealed(sealed_count=3, broken_count=0)
     assert done["jobs"] == Resealed(sealed_count=1, broken_count=0)
-    assert [entry["event"] for entry in logs] == [resealing.DONE] * len(SEALED_TABLES)
+    # A busy machine may log slow statements as well.
+    told = [entry["log_level"] for entry in logs if entry["event"] == resealing.DONE]
+    assert told == ["info"] * len(SEALED_TABLES)
     for person_id in people:
         assert await secret_of(auth, person_id, NEW) == b"s" * 20
         with pytest.raises(SealBroken):
