@@ -137,7 +137,8 @@ class Supervisor:
                 log.error("routes_not_copied", error=str(error))  # noqa: TRY400 - the reason says it all
                 self._end_first_start()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._context.stopping.wait(), DISK_RETRY_SECONDS)
+                    async with asyncio.timeout(DISK_RETRY_SECONDS):
+                        await self._context.stopping.wait()
             else:
                 return
 
@@ -171,7 +172,8 @@ class Supervisor:
                 else min(backoff_seconds * 2, RESTART_SECONDS_MAX)
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._context.stopping.wait(), backoff_seconds)
+                async with asyncio.timeout(backoff_seconds):
+                    await self._context.stopping.wait()
 
     async def _run_worker(self, index: int) -> int:
         ours, theirs = socket.socketpair()

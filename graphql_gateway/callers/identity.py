@@ -111,7 +111,8 @@ async def identify(reader: PrincipalReader, authorization: str) -> Identity:
     if not authorization:
         return ANONYMOUS
     try:
-        principal = await asyncio.wait_for(reader.principal(authorization), IDENTIFY_TIMEOUT_SECONDS)
+        async with asyncio.timeout(IDENTIFY_TIMEOUT_SECONDS):
+            principal = await reader.principal(authorization)
     except CredentialsInvalid:
         return REFUSED
     except (TimeoutError, Unavailable):

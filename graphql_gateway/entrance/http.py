@@ -54,7 +54,8 @@ async def read_json_object(request: web.Request) -> Any:
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise Failure.of(errors.ContentEncodingNotSupported())
     try:
-        body = await asyncio.wait_for(request.read(), BODY_TIMEOUT_SECONDS)
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            body = await request.read()
     except TimeoutError:
         raise Failure.of(errors.BodyTooSlow()) from None
     except web.HTTPRequestEntityTooLarge:

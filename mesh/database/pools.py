@@ -247,7 +247,8 @@ class RolePool:
     async def close(self) -> None:
         """Close every connection; those in use get a moment to finish."""
         try:
-            await asyncio.wait_for(self._pool.close(), ACQUIRE_TIMEOUT_SECONDS)
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
 

@@ -110,7 +110,8 @@ class Worker:
                 claimed = await self._claim_safely()
                 if not claimed:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await self._woken.wait()
                 self._woken.clear()
         finally:
             for helper in (*helpers, waiter):

@@ -448,7 +448,8 @@ class Verifier:
         known = self._principals
         if not known.loaded.is_set():
             try:
-                await asyncio.wait_for(known.loaded.wait(), PRINCIPALS_LOAD_SECONDS_MAX)
+                async with asyncio.timeout(PRINCIPALS_LOAD_SECONDS_MAX):
+                    await known.loaded.wait()
             except TimeoutError as error:
                 raise VerifierUnavailable("nothing is known about ended sessions yet") from error
         if known.refuses(principal):

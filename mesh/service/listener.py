@@ -85,7 +85,8 @@ async def failing_checks(checks: Mapping[str, Check]) -> dict[str, str]:
 
 async def _reason(check: Check) -> str:
     try:
-        await asyncio.wait_for(check(), CHECK_TIMEOUT_SECONDS)
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await check()
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_SECONDS} s"
     except Exception as error:  # noqa: BLE001 - whatever a check raises is its reason

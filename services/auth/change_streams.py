@@ -84,7 +84,8 @@ class ChangeStream(Generic[Change]):
         while not self._closed:
             changes: tuple[Change, ...] = ()
             with contextlib.suppress(TimeoutError):
-                changes = await asyncio.wait_for(self._queue.get(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    changes = await self._queue.get()
             if self._closed:
                 break
             yield changes

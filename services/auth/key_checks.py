@@ -133,7 +133,8 @@ class KeyChecks:
         """Store uses once a minute and when told to stop."""
         while not stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), USES_INTERVAL_SECONDS)
+                async with asyncio.timeout(USES_INTERVAL_SECONDS):
+                    await stopping.wait()
             await self.store_uses()
 
     async def store_uses(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import grpc.aio
@@ -136,3 +137,15 @@ async def running_auth(
         await asyncio.gather(watching, *background, return_exceptions=True)
         await auth.passwords.close()
         await db.close()
+
+
+async def read_to_the_end(call: Any) -> None:
+    """Read a stream until it ends, past signs of life that were on their way.
+
+    Raises:
+        grpc.aio.AioRpcError: What it ended with.
+        TimeoutError: It did not end in a minute.
+    """
+    async with asyncio.timeout(60):
+        while await call.read() is not grpc.aio.EOF:
+            pass

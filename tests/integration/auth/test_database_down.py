@@ -16,7 +16,7 @@ from mesh.rpc.errors import from_grpc
 from tests.support.accounts import PASSWORD, seed_key, seed_organization
 from tests.support.line import Line, line
 from tests.support.postgres import TestDatabase
-from tests.support.running_auth import running_auth
+from tests.support.running_auth import read_to_the_end, running_auth
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_auth_says_that_its_database_is_away_and_recovers(
     await until_people_are_known(auth, organization_id, person)
     await cut_line.cut()
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(call.read(), 30)
+        await read_to_the_end(call)
     assert closed.value.code() is grpc.StatusCode.UNAVAILABLE
     edge = auth.process("edge_proxy")
     for refused in (

@@ -14,6 +14,7 @@ from tollway.auth.v1 import auth_service_pb2 as pb
 from mesh.rpc.errors import from_grpc
 from services.auth import change_streams, key_changes
 from tests.support.accounts import seed_key, seed_organization
+from tests.support.running_auth import read_to_the_end
 
 EDGE = "edge_proxy"
 
@@ -182,13 +183,8 @@ async def test_a_stream_that_is_closed_while_its_snapshot_is_read_says_so(
     monkeypatch.setattr(key_changes.store.keys, "take_snapshot", never)
     call, _ = await watch(auth)
     auth.key_changes._close_all("test")
-
-    async def read_to_the_end() -> None:
-        while True:
-            await call.read()
-
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(read_to_the_end(), 60)
+        await read_to_the_end(call)
     assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
 
 
@@ -218,7 +214,7 @@ async def test_a_lost_listener_closes_the_streams_and_comes_back(auth: Any) -> N
     finally:
         await admin.close()
     with pytest.raises(grpc.aio.AioRpcError) as closed:
-        await asyncio.wait_for(call.read(), 30)
+        await read_to_the_end(call)
     assert from_grpc(closed.value).reason == "KEY_WATCH_UNAVAILABLE"
     again, first = await watch(auth)
     await read_snapshot(again, first)

@@ -136,6 +136,7 @@ async def test_what_ended_while_auth_was_away_is_refused_on_its_return(
         await bring_back(process, way, fate)
         await service.until_refused(token_meanwhile)
         assert await service.refuses(token_before)
+        await service.until(connected=True)
         await service.watch.check()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -40,6 +41,25 @@ async def test_a_closed_stream_ends_while_it_waits() -> None:
     stream.close("test")
     with pytest.raises(KeyWatchUnavailable):
         await anext(changes)
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("comes", ["a change", "the end"])
+async def test_whoever_is_cancelled_as_a_change_comes_ends(comes: str, turns: int) -> None:
+    stream = new_stream()
+    waiting = asyncio.ensure_future(anext(stream.changes()))
+    await asyncio.sleep(0)
+    if comes == "the end":
+        stream.close("stopping")
+    else:
+        stream.put((1,))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    cancelled = waiting.cancel()
+    await asyncio.wait({waiting})
+    # Whoever was told that the cancellation was taken waits for it, for ever if it was lost.
+    assert waiting.cancelled() is cancelled
+    assert cancelled or turns, "cancelled at once, nothing can have ended"
 
 
 def test_changes_are_cut_into_bounded_messages() -> None:
