@@ -16,6 +16,7 @@ from tollway.options.v1 import access_pb2
 
 from mesh.clock import ManualClock, SystemClock
 from mesh.ids import RandomIds
+from mesh.rpc.errors import from_grpc
 from services.auth import invitations as module
 from services.auth import passwords
 from tests.support.accounts import SeededOrganization, seed_organization
@@ -462,15 +463,33 @@ async def test_of_an_acceptance_and_a_withdrawal_at_once_one_holds(auth: Any, ac
         person = await seed_stranger(auth, email)
         invitation = await invite(auth, acme, email)
         token = await newest_token(auth, email)
-        accepted, cancelled, declined = await asyncio.gather(
-            accept(auth, person, token=token),
-            cancel(auth, acme, invitation.invitation_id),
-            decline(auth, token),
-            return_exceptions=True,
-        )
-        won = [not isinstance(answer, BaseException) for answer in (accepted, cancelled, declined)]
+        async with auth.db.system() as tx:
+            await tx.execute("SELECT 1 FROM invitations WHERE invitation_id = $1 FOR UPDATE", invitation.invitation_id)
+            answers = [
+                asyncio.ensure_future(answer)
+                for answer in (
+                    accept(auth, person, token=token),
+                    cancel(auth, acme, invitation.invitation_id),
+                    decline(auth, token),
+                )
+            ]
+            await until_waiting(auth, len(answers))
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        won = [not isinstance(outcome, BaseException) for outcome in outcomes]
         assert sum(won) == 1, won
+        lost = {from_grpc(outcome).reason for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)}
+        assert lost == {"INVITATION_ENDED"}
         assert (person in await members(auth, acme)) == won[0]
+
+
+async def until_waiting(auth: Any, count: int) -> None:
+    """Returns once so many transactions wait for a lock of another's."""
+    async with asyncio.timeout(60):
+        while True:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            if (await fetch(auth, f"{waiting} AND datname = current_database()"))[0][0] == count:
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_joining_a_deleted_organization_at_once_leaves_no_member(auth: Any, acme: SeededOrganization) -> None:
