@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,6 +39,14 @@ async def execute(auth: Any, sql: str, *values: Any) -> None:
 async def fetch(auth: Any, sql: str, *values: Any) -> list[Any]:
     async with auth.db.system() as tx:
         return list(await tx.fetch(sql, *values))
+
+
+async def until_waiting(auth: Any, count: int) -> None:
+    """Returns once so many transactions wait for another's lock."""
+    waiting = "SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(60):
+        while len(await fetch(auth, waiting)) < count:
+            await asyncio.sleep(0.01)
 
 
 async def seed_member(auth: Any, organization_id: UUID, name: str, role: str) -> UUID:

@@ -31,6 +31,7 @@ from tests.support.teams import (
     seed_service_account,
     seed_stranger,
     sent,
+    until_waiting,
 )
 
 OWNER, ADMIN, MEMBER = access_pb2.ROLE_OWNER, access_pb2.ROLE_ADMIN, access_pb2.ROLE_MEMBER
@@ -480,16 +481,6 @@ async def test_of_an_acceptance_and_a_withdrawal_at_once_one_holds(auth: Any, ac
         lost = {from_grpc(outcome).reason for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)}
         assert lost == {"INVITATION_ENDED"}
         assert (person in await members(auth, acme)) == won[0]
-
-
-async def until_waiting(auth: Any, count: int) -> None:
-    """Returns once so many transactions wait for a lock of another's."""
-    async with asyncio.timeout(60):
-        while True:
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            if (await fetch(auth, f"{waiting} AND datname = current_database()"))[0][0] == count:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_joining_a_deleted_organization_at_once_leaves_no_member(auth: Any, acme: SeededOrganization) -> None:

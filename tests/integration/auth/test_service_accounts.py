@@ -21,6 +21,7 @@ from tests.support.accounts import PEPPER, SeededOrganization, seed_organization
 from tests.support.machine_tokens import machine_token
 from tests.support.postgres import TestDatabase
 from tests.support.running_auth import running_auth
+from tests.support.teams import until_waiting
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
 OWNER, ADMIN, MEMBER = access_pb2.ROLE_OWNER, access_pb2.ROLE_ADMIN, access_pb2.ROLE_MEMBER
@@ -424,7 +425,12 @@ async def test_malformed_tokens_cost_no_query(auth: Any, monkeypatch: pytest.Mon
 async def test_no_parallelism_makes_more_accounts_than_the_limit(database: TestDatabase) -> None:
     async with running_auth(database, service_accounts_max=3) as auth:
         acme = await seed_organization(database.dsn("auth_system"), "acme")
-        outcomes = await asyncio.gather(*(create(auth, acme) for _ in range(12)), return_exceptions=True)
+        async with auth.db.system() as tx:
+            # Nothing is written before this ends, so whoever counts meanwhile counts none.
+            await tx.execute("LOCK TABLE service_accounts IN SHARE MODE")
+            creating = [asyncio.ensure_future(create(auth, acme)) for _ in range(5)]
+            await until_waiting(auth, len(creating))
+        outcomes = await asyncio.gather(*creating, return_exceptions=True)
         made = [each for each in outcomes if not isinstance(each, Exception)]
         refused = [from_grpc(each) for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
         assert len(made) == 3
