@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import grpc
 import pytest
 from tollway.options.v1 import access_pb2
@@ -43,10 +44,15 @@ async def fetch(auth: Any, sql: str, *values: Any) -> list[Any]:
 
 async def until_waiting(auth: Any, count: int) -> None:
     """Returns once so many transactions wait for another's lock."""
-    waiting = "SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(60):
-        while len(await fetch(auth, waiting)) < count:
-            await asyncio.sleep(0.01)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    # No other role sees what everybody waits for.
+    admin = await asyncpg.connect(auth.database.dsn("admin"))
+    try:
+        async with asyncio.timeout(60):
+            while await admin.fetchval(waiting) < count:
+                await asyncio.sleep(0.01)
+    finally:
+        await admin.close()
 
 
 async def seed_member(auth: Any, organization_id: UUID, name: str, role: str) -> UUID:

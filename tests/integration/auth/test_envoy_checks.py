@@ -17,7 +17,7 @@ from tollway.external.envoy.service.auth.v3 import external_auth_pb2
 from contract import key_format
 from mesh.rpc.errors import from_grpc
 from services.auth import store
-from services.auth.known_keys import KnownKeys
+from services.auth.key_changes import KeyChanges
 from tests.support.accounts import seed_key, seed_organization, seed_service_account
 from tests.support.machine_tokens import machine_token
 
@@ -285,7 +285,14 @@ async def test_whoever_tries_keys_is_slowed_down_by_address_and_nobody_else_is(a
 
 async def test_while_nobody_says_what_changes_the_tables_are_asked(auth, gateway, key, monkeypatch):
     assert await problem(auth, gateway, shown(bearer())) == ""
-    monkeypatch.setattr(KnownKeys, "is_told", property(lambda _: False))
+
+    async def nothing(_changes, **_fields):
+        await asyncio.Event().wait()
+        yield (), False
+
+    monkeypatch.setattr(KeyChanges, "watch", nothing)
+    auth.key_changes._close_all("test")
+    await until(lambda: asyncio.sleep(0, not auth.key_checks._known.is_told))
     await change(auth, "UPDATE api_keys SET revoke_time = now()")
 
     async def refused():
