@@ -75,9 +75,9 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def states(running: Any) -> list[tuple[str, str]]:
     async with running.db.system() as tx:
-        emails = [row["state"] for row in await tx.fetch("SELECT state FROM emails")]
-        deliveries = [row["state"] for row in await tx.fetch("SELECT state FROM jobs")]
-    return list(zip(emails, deliveries, strict=True))
+        # One statement, so that a mail is not seen without its job.
+        row = await tx.fetchrow("SELECT ARRAY(SELECT state FROM emails), ARRAY(SELECT state FROM jobs)")
+    return list(zip(*row, strict=True))
 
 
 def reaches(running: Any, expected: list[tuple[str, str]]) -> Callable[[], Any]:
